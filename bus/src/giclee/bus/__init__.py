@@ -1,0 +1,1 @@
+"""Moves events: one loop, two transports, layers around every handler. Knows no domain."""

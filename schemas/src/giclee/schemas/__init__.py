@@ -1,0 +1,1 @@
+"""The contract: events, their parts, their topics and their wire form. Needs pydantic and nothing else."""

@@ -1,0 +1,118 @@
+"""What surrounds an event on Kafka: CloudEvents 1.0 attributes in binary mode, and W3C trace context.
+
+Writing is exact; reading is forgiving, since on public-in topics anyone may write: a header that is not
+UTF-8 or not ours is ignored, the last of a repeated header counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+SPEC_VERSION = "1.0"
+JSON = "application/json"
+AVRO = "application/avro"
+STRUCTURED = "application/cloudevents+json"
+
+REPLAY_FOR = "giclee-replay-for"
+"""Header of a replayed record: the one stage that should handle it; all others skip it."""
+REPLAY_RUN = "giclee-replay-run"
+REPLAY_COUNT = "giclee-replay-count"
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """How an event was delivered. Times are aware datetimes in UTC.
+
+    `origin` names the record ("topic:partition:offset"): an opaque identity for handlers, stable over
+    redeliveries and different for every record. `recorded_at` is the record's own timestamp.
+    """
+
+    id: str | None = None
+    type: str | None = None
+    source: str | None = None
+    subject: str | None = None
+    time: str | None = None
+    cause: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+    content_type: str = JSON
+    replay_for: str | None = None
+    replay_run: str | None = None
+    replay_count: int = 0
+    origin: str = ""
+    recorded_at: datetime = datetime.fromtimestamp(0, UTC)
+
+    def at(self, origin: str, timestamp_ms: int) -> Envelope:
+        """The same envelope, found at `origin`; a timestamp in the future or missing reads as now."""
+        now = datetime.now(UTC)
+        recorded = datetime.fromtimestamp(min(max(timestamp_ms, 0) / 1000, 4e9), UTC) if timestamp_ms > 0 else now
+        return replace(self, origin=origin, recorded_at=min(recorded, now))
+
+
+_FIELD_OF_HEADER = {
+    "ce_id": "id",
+    "ce_type": "type",
+    "ce_source": "source",
+    "ce_subject": "subject",
+    "ce_time": "time",
+    "ce_causationid": "cause",
+    "traceparent": "traceparent",
+    "tracestate": "tracestate",
+    "content-type": "content_type",
+    REPLAY_FOR: "replay_for",
+    REPLAY_RUN: "replay_run",
+}
+
+
+def read(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
+    """The envelope that a record's headers carry; what cannot be read is left out."""
+    found: dict[str, str] = {}
+    count = 0
+    for name, raw in headers:
+        field = _FIELD_OF_HEADER.get(name)
+        if raw is None or (field is None and name != REPLAY_COUNT):
+            continue
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            continue
+        if field is not None:
+            found[field] = text
+        elif text.isascii() and text.isdigit():
+            count = int(text[:6])
+    return Envelope(**found, replay_count=count)  # type: ignore[arg-type]
+
+
+def write(
+    *,
+    id: str,
+    type: str,
+    source: str,
+    subject: str | None,
+    cause: str | None,
+    traceparent: str | None,
+    dataschema: str,
+    content_type: str = JSON,
+) -> Headers:
+    """Headers of one of our own records."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    pairs: list[tuple[str, bytes]] = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", id.encode()),
+        ("ce_type", type.encode()),
+        ("ce_source", source.encode()),
+        ("ce_time", now.encode()),
+        ("ce_dataschema", dataschema.encode()),
+        ("content-type", content_type.encode()),
+    ]
+    if subject:
+        pairs.append(("ce_subject", subject.encode()))
+    if cause:
+        pairs.append(("ce_causationid", cause.encode()))
+    if traceparent:
+        pairs.append(("traceparent", traceparent.encode()))
+    return tuple(pairs)

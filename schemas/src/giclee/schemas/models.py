@@ -1,0 +1,88 @@
+"""The models that can be asked for: one row each, built in or from the operator's file.
+
+Router and workers read the same rows: what the router offers is what a worker has on its shelf. A user's
+own SDXL or FLUX is one `[[models]]` row in the TOML file named by `GICLEE_CONFIG`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from giclee.schemas.parts import Pool, Quality, StrictPart, Usd
+from giclee.schemas.strict import FieldError, InvalidInput, pointer
+
+
+class Model(StrictPart):
+    """One model as it is offered.
+
+    `location` is a pipeline folder (relative ones are looked up beside the file that names them, built-in
+    ones under `models/`) or a repository name, always pinned by `revision`. `price_usd` is for one image
+    at the model's own steps; `seconds` is what one image is expected to take; sizes are in pixels and
+    must be multiples of `size_multiple`.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    revision: Annotated[str, Field(min_length=1, max_length=64)]
+    location: Annotated[str, Field(min_length=1)]
+    provider: str = "diffusion"
+    pool: Pool = "local"
+    qualities: Annotated[list[Quality], Field(min_length=1)] = ["final"]
+    private: bool = True
+    price_usd: Usd
+    seconds: Annotated[float, Field(gt=0, strict=False)] = 1.0
+    steps: Annotated[int, Field(ge=1, le=200)]
+    steps_max: Annotated[int, Field(ge=1, le=200)] = 50
+    guidance_scale: Annotated[float, Field(ge=0, le=50, strict=False)] = 0.0
+    takes_guidance: bool = True
+    takes_negative_prompt: bool = True
+    width: Annotated[int, Field(ge=16, le=4096)]
+    height: Annotated[int, Field(ge=16, le=4096)]
+    size_min: Annotated[int, Field(ge=16, le=4096)] = 64
+    size_max: Annotated[int, Field(ge=16, le=4096)] = 1024
+    size_multiple: Annotated[int, Field(ge=1, le=64)] = 8
+    batch_max: Annotated[int, Field(ge=1, le=64)] = 4
+    dtype: Annotated[str, Field(pattern=r"^(float32|float16|bfloat16)$")] = "float32"
+
+
+def load(path: str | None, builtin: tuple[Model, ...]) -> tuple[dict[str, Model], str]:
+    """All models by name (a row of the file replaces a built-in of its name) and the tables' version.
+
+    The version is the first 12 hex digits of the sha256 of the rows. Errors: InvalidInput naming every
+    bad row by JSON pointer; a table other than `models` is refused by name.
+    """
+    rows = {model.name: model for model in builtin}
+    for model in _rows_of(Path(path)) if path else ():
+        rows[model.name] = model
+    text = "\n".join(rows[name].model_dump_json() for name in sorted(rows))
+    return rows, hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _rows_of(path: Path) -> list[Model]:
+    try:
+        tables: dict[str, Any] = tomllib.loads(path.read_text(), parse_float=Decimal)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInput([FieldError("", f"GICLEE_CONFIG={path}: {error}", "invalid_field")]) from error
+    errors = [
+        FieldError(f"/{name}", f"the table {name} cannot be overlaid in this release; only models can", "unknown_field")
+        for name in tables
+        if name != "models"
+    ]
+    rows: list[Model] = []
+    for at, row in enumerate(tables.get("models", [])):
+        try:
+            found = Model.model_validate(row)
+            where = path.parent / found.location
+            rows.append(found.model_copy(update={"location": str(where)}) if where.is_dir() else found)
+        except ValidationError as error:
+            errors += [
+                FieldError(pointer(("models", at, *one["loc"])), one["msg"], "invalid_field") for one in error.errors()
+            ]
+    if errors:
+        raise InvalidInput(errors)
+    return rows
