@@ -176,6 +176,8 @@ class CancelRequested(RequestEvent):
     if nobody else ever heard of it.
     """
 
+    model_config = ConfigDict(extra="forbid")
+
     reason: CancelReason = "user"
     note: Annotated[Text, Field(max_length=1024)] | None = None
     request: ImageRequested | None = None

@@ -7,6 +7,7 @@ mean "no budget"); what we publish is open for readers, because events only ever
 from __future__ import annotations
 
 import math
+import re
 import uuid
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -324,3 +325,19 @@ class Links(Part):
 
     self: str
     download: str
+
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+
+
+def is_tenant(text: str) -> bool:
+    """Whether `text` may name a tenant."""
+    return _TENANT.fullmatch(text) is not None
+
+
+def is_uuid(text: str) -> bool:
+    """Whether `text` is a UUID in its usual form."""
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False

@@ -6,6 +6,7 @@ Stages name events; only this file knows topics. `giclee topics plan|apply` make
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from giclee.schemas import events
@@ -152,3 +153,15 @@ def events_on(topic: str) -> tuple[type[events.Event], ...]:
         if row.name == source or (found and source.startswith(head) and source.endswith(tail)):
             return tuple(events.EVENTS[f"giclee.{name}.v1"] for name in row.events)
     raise KeyError(f"no topic {topic} in the table")
+
+
+@cache
+def owner_of(topic: str) -> str | None:
+    """The stage that owns records of `topic` that nobody can decode: the first reader in the table."""
+    for row in TABLE:
+        head, found, tail = row.name.partition(POOL)
+        if row.name == topic:
+            return row.readers[0] if row.readers else None
+        if found and topic.startswith(head) and topic.endswith(tail):
+            return row.for_pool(topic[len(head) : len(topic) - len(tail)]).readers[0]
+    return None

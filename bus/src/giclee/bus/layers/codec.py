@@ -1,0 +1,175 @@
+"""Bytes to events and back. On public-in topics anyone may write, so there the strict door parses; inside,
+our own encoder is trusted. The first reader of a topic (its row in the topics table) owns what cannot be
+decoded and makes the dead letter; other readers skip such a record and count it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from giclee.bus import telemetry
+from giclee.bus.errors import Poison
+from giclee.bus.layers import tracing
+from giclee.bus.stage import Context, Delivery, Emits, Next
+from giclee.bus.transport import Record
+from giclee.schemas import envelope as wire
+from giclee.schemas import parts, strict, topics
+from giclee.schemas.envelope import Envelope
+from giclee.schemas.events import CancelRequested, Event, ImageRequested
+from giclee.schemas.parts import Reason
+
+SCHEMA_URI = "https://giclee.dev/schemas/json/{name}.v1.json"
+"""`ce_dataschema`: an identifier, not a promise that something answers there."""
+
+_PUBLIC_IN = {topics.topic_of(ImageRequested): ImageRequested, topics.topic_of(CancelRequested): CancelRequested}
+
+
+class Undecodable(Poison):
+    """A record that is no event of its topic; `dead_class` is `invalid`."""
+
+
+def _undecodable(errors: Sequence[strict.FieldError], stage: str) -> Undecodable:
+    reasons = tuple(Reason(code=e.code, stage=stage, message=e.detail, pointer=e.pointer) for e in errors)
+    text = "; ".join(f"{error.pointer or '/'}: {error.detail}" for error in errors[:5])
+    return Undecodable(text, dead_class="invalid", reasons=reasons)
+
+
+# ---- encode -------------------------------------------------------------------------------------
+
+
+def encode(event: Event, *, source: str, cause: Envelope | None = None) -> Record:
+    """The record of an event of ours, for the topic that the topics table names."""
+    subject = getattr(event, "request_id", None)
+    headers = wire.write(
+        id=str(event.event_id()),
+        type=event.type_name,
+        source=source,
+        subject=str(subject) if subject else None,
+        cause=cause.id if cause else None,
+        traceparent=tracing.traceparent(),
+        dataschema=SCHEMA_URI.format(name=type(event).__name__),
+    )
+    value = event.__pydantic_serializer__.to_json(event, exclude_none=True, by_alias=True)
+    return Record(topic=topics.topic_for(event), key=event.key().encode(), value=value, headers=headers)
+
+
+# ---- decode -------------------------------------------------------------------------------------
+
+
+def _structured(value: Any, envelope: Envelope) -> tuple[Any, Envelope]:
+    """A CloudEvent in structured mode, taken apart. Errors: InvalidInput."""
+    if not isinstance(value, dict) or ("data" not in value and "data_base64" not in value):
+        raise strict.InvalidInput([strict.FieldError("/data", "a structured CloudEvent needs data")])
+    known = {name: value[name] for name in ("id", "type", "source", "subject") if isinstance(value.get(name), str)}
+    inner = value.get("data")
+    if inner is None:
+        try:
+            inner = strict.parse_json(base64.b64decode(str(value["data_base64"]), validate=True))
+        except binascii.Error:
+            raise strict.InvalidInput([strict.FieldError("/data_base64", "is not base64")]) from None
+    return inner, replace(envelope, **known)
+
+
+def _request_id(envelope: Envelope, record: Record, cluster_id: str) -> str:
+    """The id of a request that brought none: contract 3.1, first row."""
+    if envelope.source and envelope.id:
+        return str(parts.derived_id(envelope.source, envelope.id))
+    place = (cluster_id, record.topic, record.partition, record.offset, record.timestamp_ms)
+    return str(parts.derived_id(*place))
+
+
+def decode_public(record: Record, envelope: Envelope, cluster_id: str) -> Event:
+    """A request or cancel as anyone may have written it. Errors: InvalidInput with every reason."""
+    if not record.value:
+        raise strict.InvalidInput([strict.FieldError("", "the record has no value", "empty_value")])
+    model = _PUBLIC_IN[record.topic]
+    value = strict.parse_json(record.value)
+    if envelope.content_type.partition(";")[0].strip().lower() == wire.STRUCTURED:
+        value, envelope = _structured(value, envelope)
+    if envelope.type not in (None, model.type_name):
+        raise strict.InvalidInput([strict.FieldError("", f"ce_type is {envelope.type}, not {model.type_name}")])
+    if model is CancelRequested:
+        return strict.cancel_from(value)
+    if isinstance(value, dict) and value.get("request_id") is None:
+        value = {**value, "request_id": _request_id(envelope, record, cluster_id)}
+    return strict.request_from(value)
+
+
+def decode_own(record: Record, envelope: Envelope) -> Event:
+    """An event that one of our stages wrote. Errors: InvalidInput."""
+    known = topics.events_on(record.topic)
+    chosen = next((event for event in known if event.type_name == envelope.type), None)
+    if chosen is None and (envelope.type or len(known) > 1):
+        raise strict.InvalidInput([strict.FieldError("", f"ce_type {envelope.type} does not belong on {record.topic}")])
+    model = chosen or known[0]
+    if not record.value:
+        raise strict.InvalidInput([strict.FieldError("", "the record has no value", "empty_value")])
+    try:
+        return model.model_validate_json(record.value)
+    except ValidationError as error:
+        rows = error.errors(include_url=False, include_context=False, include_input=False)
+        raise strict.InvalidInput(
+            [strict.FieldError(strict.pointer(row["loc"]), row["msg"], "undecodable") for row in rows]
+        ) from None
+
+
+def decode(record: Record, envelope: Envelope, cluster_id: str) -> Event:
+    """The event in a record, its envelope remembered. Errors: InvalidInput."""
+    if record.topic in _PUBLIC_IN:
+        event = decode_public(record, envelope, cluster_id)
+    else:
+        event = decode_own(record, envelope)
+    return event.delivered(envelope)
+
+
+def peek(value: bytes | None) -> dict[str, Any]:
+    """Whatever can be read of a value that may be anything: a dict, empty when it is none."""
+    try:
+        found = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+# ---- the layer ----------------------------------------------------------------------------------
+
+
+def layer(context: Context, inner: Next) -> Next:
+    """Decodes for the handler, encodes what it returns, and refuses what the stage may not emit."""
+    stage = context.stage
+    source = f"giclee/{stage.name}"
+    allowed = frozenset(stage.emits)
+    avro = context.parts.get("avro")
+
+    def owns(topic: str) -> bool:
+        return topics.owner_of(topic) == stage.name
+
+    async def coded(delivery: Delivery) -> Emits:
+        envelope, record = delivery.envelope, delivery.record
+        if envelope.replay_for is not None and envelope.replay_for != stage.name:
+            return ()
+        try:
+            if avro is not None and avro.framed(record):
+                record = await avro.to_json(record)
+            delivery.event = decode(record, envelope, context.cluster_id)
+        except strict.InvalidInput as error:
+            if owns(record.topic):
+                raise _undecodable(error.errors, stage.name) from error
+            telemetry.count("giclee_records_skipped_total", stage=stage.name, why="undecodable")
+            return ()
+        made: Sequence[Event] = await inner(delivery)
+        for event in made:
+            if type(event) not in allowed:
+                raise TypeError(f"{stage.name} emitted {type(event).__name__}, which its stage does not name")
+        return [encode(event, source=source, cause=envelope) for event in made]
+
+    return coded
+
+
