@@ -17,10 +17,8 @@ from typing import Any, Literal, NamedTuple
 
 import structlog
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -40,12 +38,12 @@ class Metric(NamedTuple):
 # fmt: off
 METRICS: dict[str, Metric] = {
     # every stage
-    "giclee_records_handled_total": Metric("counter", ("stage", "event"), "Records a stage handled to the end."),
+    "giclee_records_handled_total": Metric("counter", ("stage", "topic"), "Records a stage handled to the end."),
     "giclee_records_emitted_total": Metric("counter", ("stage", "topic"), "Records a stage sent and the broker took."),
     "giclee_records_skipped_total": Metric("counter", ("stage", "why"), "Records a stage read and left to others."),
     "giclee_retries_total": Metric("counter", ("stage", "scope"), "Attempts that met a Transient error."),
     "giclee_dead_letters_total": Metric("counter", ("stage", "dead_class"), "Records that became dead letters."),
-    "giclee_handler_seconds": Metric("seconds", ("stage",), "Time a handler took for one event, its retries included."),
+    "giclee_handler_seconds": Metric("seconds", ("stage",), "Time a handler took for one try at one event."),
     "giclee_in_flight": Metric("gauge", ("stage",), "Records a stage is working on."),
     "giclee_paused": Metric("gauge", ("stage",), "1 while an outage keeps a stage from working."),
     "giclee_lag": Metric("gauge", ("stage", "topic"), "Records of a topic that a stage has not committed yet."),
@@ -53,7 +51,7 @@ METRICS: dict[str, Metric] = {
     "giclee_outbox_sent_total": Metric("counter", ("lane",), "Outbox rows the broker acknowledged."),
     "giclee_outbox_waiting": Metric("gauge", ("lane",), "Outbox rows not sent yet."),
     "giclee_outbox_oldest_seconds": Metric("gauge", ("lane",), "Age of the oldest outbox row not sent yet."),
-    "giclee_outbox_relay_starts_total": Metric("counter", ("lane",), "Producers a relay started; one after each fault."),
+    "giclee_outbox_relay_starts_total": Metric("counter", ("lane",), "Producers that relays started."),
     # blobs
     "giclee_blob_seconds": Metric("seconds", ("operation",), "Time the object store took for one operation."),
     "giclee_blob_failures_total": Metric("counter", ("operation", "why"), "Operations the object store did not do."),
@@ -96,7 +94,7 @@ def value(name: str, /, **labels: str) -> float:
 
 def exposition() -> bytes:
     """All metrics in Prometheus' text format."""
-    return generate_latest(_REGISTRY)
+    return bytes(generate_latest(_REGISTRY))
 
 
 def _series(name: str, labels: dict[str, str]) -> Any:
@@ -141,7 +139,7 @@ Line = MutableMapping[str, Any]
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger: `log.info("order closed", outcome="approved")`. `name` is the module's."""
-    found: structlog.stdlib.BoundLogger = structlog.get_logger(logger=name)
+    found: structlog.stdlib.BoundLogger = structlog.get_logger(module=name)
     return found
 
 
@@ -240,6 +238,10 @@ def _trace_as(service: str) -> None:
     sampler = None if os.environ.get("OTEL_TRACES_SAMPLER") else ParentBased(TraceIdRatioBased(SAMPLED))
     provider = TracerProvider(sampler=sampler, resource=Resource.create({"service.name": f"giclee-{service}"}))
     if _wants_export():
+        # 20 MB of libraries that a process without a collector can do without
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
 
