@@ -51,9 +51,36 @@ async def connect(settings: DatabaseSettings, schema: str) -> AsyncIterator[Pool
 
     jsonb and json travel as Python values. Errors: Transient when the database cannot be reached in 30 s.
     """
-    pool = _BoundedPool(
+    pool = await _opened(settings, schema)
+    try:
+        yield pool
+    finally:
+        await _closed(pool)
+
+
+async def _opened(settings: DatabaseSettings, schema: str) -> Pool:
+    deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+    while True:
+        pool = _pool(settings, schema)  # one that failed to open cannot be opened again
+        try:
+            with translated():
+                await pool
+                return pool
+        except Transient:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(START_PAUSE_S)
+
+
+def _pool(settings: DatabaseSettings, schema: str) -> Pool:
+    return _BoundedPool(
         settings.url.get_secret_value(),
-        **_pool_options(settings.pool_max),
+        min_size=0,  # a floor would be restored in the background, noisily, while the database is away
+        init_size=1,
+        max_size=settings.pool_max,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=IDLE_CONNECTION_S,
+        loop=None,
         connection_class=asyncpg.Connection,
         record_class=asyncpg.Record,
         init=_speak_json,
@@ -66,34 +93,6 @@ async def connect(settings: DatabaseSettings, schema: str) -> AsyncIterator[Pool
             "timezone": "UTC",
         },
     )
-    await _opened(pool)
-    try:
-        yield pool
-    finally:
-        await _closed(pool)
-
-
-def _pool_options(size_max: int) -> dict[str, Any]:
-    return {
-        "min_size": 1,
-        "max_size": size_max,
-        "max_queries": 50_000,
-        "max_inactive_connection_lifetime": IDLE_CONNECTION_S,
-        "loop": None,
-    }
-
-
-async def _opened(pool: Pool) -> None:
-    deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
-    while True:
-        try:
-            with translated():
-                await pool
-                return
-        except Transient:
-            if asyncio.get_running_loop().time() > deadline:
-                raise
-            await asyncio.sleep(START_PAUSE_S)
 
 
 async def _closed(pool: Pool) -> None:
