@@ -19,6 +19,8 @@ REPLAY_FOR = "giclee-replay-for"
 """Header of a replayed record: the one stage that should handle it; all others skip it."""
 REPLAY_RUN = "giclee-replay-run"
 REPLAY_COUNT = "giclee-replay-count"
+DISCARD = "giclee-discard"
+"""Header of a replay by which an operator gives a record up: contract rule 11."""
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -28,7 +30,8 @@ class Envelope:
     """How an event was delivered. Times are aware datetimes in UTC.
 
     `origin` names the record ("topic:partition:offset"): an opaque identity for handlers, stable over
-    redeliveries and different for every record. `recorded_at` is the record's own timestamp.
+    redeliveries and different for every record. `recorded_at` is the record's own timestamp; `headers`
+    and `value` are its bytes, for whoever must keep the record as it was.
     """
 
     id: str | None = None
@@ -43,14 +46,17 @@ class Envelope:
     replay_for: str | None = None
     replay_run: str | None = None
     replay_count: int = 0
+    discard: bool = False
     origin: str = ""
     recorded_at: datetime = datetime.fromtimestamp(0, UTC)
+    headers: Headers = ()
+    value: bytes | None = None
 
-    def at(self, origin: str, timestamp_ms: int) -> Envelope:
+    def at(self, origin: str, timestamp_ms: int, value: bytes | None = None) -> Envelope:
         """The same envelope, found at `origin`; a timestamp in the future or missing reads as now."""
         now = datetime.now(UTC)
         recorded = datetime.fromtimestamp(min(max(timestamp_ms, 0) / 1000, 4e9), UTC) if timestamp_ms > 0 else now
-        return replace(self, origin=origin, recorded_at=min(recorded, now))
+        return replace(self, origin=origin, recorded_at=min(recorded, now), value=value)
 
 
 _FIELD_OF_HEADER = {
@@ -71,10 +77,12 @@ _FIELD_OF_HEADER = {
 def read(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
     """The envelope that a record's headers carry; what cannot be read is left out."""
     found: dict[str, str] = {}
-    count = 0
-    for name, raw in headers:
+    count, discard = 0, False
+    kept = tuple((name, raw) for name, raw in headers if raw is not None)
+    for name, raw in kept:
         field = _FIELD_OF_HEADER.get(name)
-        if raw is None or (field is None and name != REPLAY_COUNT):
+        if field is None and name != REPLAY_COUNT:
+            discard = discard or name == DISCARD
             continue
         try:
             text = raw.decode()
@@ -84,7 +92,8 @@ def read(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
             found[field] = text
         elif text.isascii() and text.isdigit():
             count = int(text[:6])
-    return Envelope(**found, replay_count=count)  # type: ignore[arg-type]
+    discard = discard and "replay_for" in found
+    return Envelope(**found, replay_count=count, discard=discard, headers=kept)  # type: ignore[arg-type]
 
 
 def write(

@@ -7,6 +7,7 @@ own SDXL or FLUX is one `[[models]]` row in the TOML file named by `GICLEE_CONFI
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
 from decimal import Decimal
 from pathlib import Path
@@ -48,6 +49,38 @@ class Model(StrictPart):
     size_multiple: Annotated[int, Field(ge=1, le=64)] = 8
     batch_max: Annotated[int, Field(ge=1, le=64)] = 4
     dtype: Annotated[str, Field(pattern=r"^(float32|float16|bfloat16)$")] = "float32"
+
+
+BUILTIN: dict[str, dict[str, Any]] = {
+    "shapes-final": {"qualities": ["final"], "price_usd": "0.0004", "seconds": 0.5},
+    "shapes-draft": {"qualities": ["draft"], "price_usd": "0.0001", "seconds": 0.2},
+}
+"""The demo models: what their manifests do not say. Prices are made up, so that routes differ."""
+
+_SAID_BY_MANIFEST = ("name", "revision", "steps", "guidance_scale", "width", "height")
+
+
+def builtin(root: Path) -> tuple[Model, ...]:
+    """The rows of the demo models under `root`, each from its folder's manifest.json; an absent folder has no row.
+
+    Errors: InvalidInput naming every manifest that is missing from its folder or cannot be used.
+    """
+    rows: list[Model] = []
+    errors: list[FieldError] = []
+    for name, ours in BUILTIN.items():
+        manifest = root / name / "manifest.json"
+        if not manifest.parent.is_dir():
+            continue
+        try:
+            told = json.loads(manifest.read_text())
+            said = {field: told[field] for field in _SAID_BY_MANIFEST if field in told}
+            size = {"size_min": told["width"], "size_max": told["width"]}
+            rows.append(Model.model_validate({**said, **size, "location": str(manifest.parent), **ours}))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            errors.append(FieldError("", f"{manifest}: {type(error).__name__}: {error}", "invalid_field"))
+    if errors:
+        raise InvalidInput(errors)
+    return tuple(rows)
 
 
 def load(path: str | None, builtin: tuple[Model, ...]) -> tuple[dict[str, Model], str]:
