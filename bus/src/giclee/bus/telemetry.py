@@ -57,6 +57,9 @@ METRICS: dict[str, Metric] = {
     "giclee_blob_failures_total": Metric("counter", ("operation", "why"), "Operations the object store did not do."),
     # tables
     "giclee_table_rows": Metric("gauge", ("topic",), "Rows of a compacted topic that this process holds."),
+    # policy
+    "giclee_policy_verdicts_total": Metric("counter", ("rule",), "Verdicts sent, by the rule that refused; \"\" cleared."),
+    "giclee_policy_copies_total": Metric("counter", (), "Requests dropped because the same one had come before."),
 }
 # fmt: on
 
