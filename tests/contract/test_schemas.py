@@ -139,6 +139,8 @@ def test_the_additive_check_sees_a_break(change: Any, why: str) -> None:
 
 def test_ids_are_stable() -> None:
     """Derived ids are part of the contract: this one was computed when it was written."""
-    first = EVENTS["giclee.ImageRequested.v1"].model_validate_json(Path(ROOT / "examples/ImageRequested.json").read_text())
+    first = EVENTS["giclee.ImageRequested.v1"].model_validate_json(
+        Path(ROOT / "examples/ImageRequested.json").read_text()
+    )
 
     assert str(first.event_id()) == "b6e22b5b-fcd0-54b4-8b18-04337dbe0dce"

@@ -49,7 +49,10 @@ def errors_of(raw: bytes | str) -> set[tuple[str, str]]:
         (f'{{{RID},"prompt":"x","deadline":"2026-11-21T17:00:00"}}', ("/deadline", "invalid_field")),
         (f'{{{RID},"prompt":"x","tenant":"Acme"}}', ("/tenant", "invalid_field")),
         (f'{{{RID},"prompt":"x","extensions":{{"a":"{"x" * 9000}"}}}}', ("/extensions", "too_large")),
-        (f'{{{RID},"prompt":"x","formats":[{{"name":"a","width":64,"height":64}}]}}', ("/formats", "formats_unsupported")),
+        (
+            f'{{{RID},"prompt":"x","formats":[{{"name":"a","width":64,"height":64}}]}}',
+            ("/formats", "formats_unsupported"),
+        ),
         (f'{{{RID},"prompt":"x","inputs":[]}}', ("/inputs", "inputs_unsupported")),
         (f'{{{RID},"prompt":"x","webhook":{{"url":"https://a"}}}}', ("/webhook", "webhook_unsupported")),
         (f'{{{RID},"prompt":"x","parent":{{}}}}', ("/parent", "parent_unsupported")),
@@ -78,7 +81,12 @@ def test_all_errors_come_at_once() -> None:
 
 def test_a_good_request_keeps_its_values() -> None:
     """Money is exact, times have a zone, defaults are the contract's."""
-    request = request_from(parse_json(f'{{{RID},"prompt":"x","budget_usd":0.0004,"wanted":3,"deadline":"2026-11-22T10:00:00+01:00"}}'.encode()), now=datetime(2026, 11, 21, tzinfo=UTC))
+    request = request_from(
+        parse_json(
+            f'{{{RID},"prompt":"x","budget_usd":0.0004,"wanted":3,"deadline":"2026-11-22T10:00:00+01:00"}}'.encode()
+        ),
+        now=datetime(2026, 11, 21, tzinfo=UTC),
+    )
 
     assert request.budget_usd == Decimal("0.0004")
     assert request.candidate_cap() == 12

@@ -126,7 +126,11 @@ class DeadLetter:
         kept = tuple(pair for pair in failed.headers if not _STRIPPED.match(pair[0]) or pair[0].startswith("trace"))
         letter = failed.to(f"{topic}.dlq", partition=partition)
         return Record(
-            topic=letter.topic, partition=partition, key=failed.key, value=failed.value, headers=(*kept, *self.headers())
+            topic=letter.topic,
+            partition=partition,
+            key=failed.key,
+            value=failed.value,
+            headers=(*kept, *self.headers()),
         )
 
 

@@ -1,9 +1,9 @@
 """How a handler says no. Two words: Transient (try again) and Poison (never). Anything else is a bug.
 
-    Transient(scope="record")      this record only; tried 5 times over 30 s, then a dead letter `exhausted`
-    Transient(scope="dependency")  the world behind us is away; the stage pauses, turns unready and tries
-                                   again without limit; nothing is dead-lettered
-    Poison                         this record can never succeed; a dead letter at once
+Transient(scope="record")      this record only; tried 5 times over 30 s, then a dead letter `exhausted`
+Transient(scope="dependency")  the world behind us is away; the stage pauses, turns unready and tries
+                               again without limit; nothing is dead-lettered
+Poison                         this record can never succeed; a dead letter at once
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from giclee.bus import telemetry
@@ -59,6 +60,7 @@ class Loop:
         self._draining = False
         self._outages: dict[Job, str] = {}
         self._paused = False
+        self._held = False
         self._joined = False
 
     # ---- what probes ask ------------------------------------------------------------------------
@@ -136,6 +138,9 @@ class Loop:
     def _regulate(self) -> None:
         """Pause all partitions while there is enough to do, an outage, or nothing may be done."""
         held = bool(self._outages) or self.stopped_because is not None
+        if held != self._held:
+            self._held = held
+            telemetry.gauge("giclee_paused", float(held), stage=self.stage.name)
         backlog = max(self.progress.pending / self._backlog_max, self.progress.pending_bytes / BACKLOG_MAX_BYTES)
         if not self._paused and (held or backlog >= 1):
             self._paused = True
@@ -163,7 +168,8 @@ class Loop:
 
     async def _attempt(self, job: Job) -> Emits | None:
         """What the handler emits; None when the work was given up and the record will come again."""
-        found = wire.read(job.record.headers).at(job.record.origin(), job.record.timestamp_ms)
+        record = job.record
+        found = wire.read(record.headers).at(record.origin(), record.timestamp_ms, record.value)
         tries = 0
         try:
             while True:
@@ -188,6 +194,7 @@ class Loop:
         """Something behind us is away: pause the stage, be unready, wait a little longer each time."""
         self._outages[job] = str(error)
         self._regulate()
+        telemetry.count("giclee_retries_total", stage=self.stage.name, scope="dependency")
         log.warning("waiting", stage=self.stage.name, error=str(error), tries=tries)
         await self._pause_for(OUTAGE_PAUSES_S[min(tries, len(OUTAGE_PAUSES_S) - 1)])
 
@@ -226,8 +233,17 @@ class Loop:
             self.progress.settle(job)
         self._unsettled -= len(finished)
         self._changed.set()
-        if current:
-            telemetry.count("giclee_records_settled_total", len(current), stage=self.stage.name)
+        self._count(current)
+
+    def _count(self, settled: Sequence[tuple[Job, Emits]]) -> None:
+        """Metrics once per batch: a call per record would cost more than the decoding."""
+        stage = self.stage.name
+        handled = Counter(job.record.topic for job, _ in settled)
+        emitted = Counter(record.topic for _, emits in settled for record in emits)
+        for topic, number in handled.items():
+            telemetry.count("giclee_records_handled_total", number, stage=stage, topic=topic)
+        for topic, number in emitted.items():
+            telemetry.count("giclee_records_emitted_total", number, stage=stage, topic=topic)
 
     async def _send(self, records: Sequence[Record]) -> None:
         """Send until acknowledged: ids are deterministic, so sending again is the same event again."""

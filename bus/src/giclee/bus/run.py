@@ -12,11 +12,11 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from giclee.bus import kafka, probes, telemetry
 from giclee.bus.loop import Loop
-from giclee.bus.settings import Settings
+from giclee.bus.settings import KafkaSettings, ProcessSettings
 from giclee.bus.stage import Context, Stage
 from giclee.bus.table import Table
 from giclee.bus.transport import Record, Transport, Writer
@@ -33,6 +33,15 @@ Internal = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 log = telemetry.logger(__name__)
 
 
+class ServiceSettings(Protocol):
+    """The groups that running a service needs; every service's settings class has them."""
+
+    @property
+    def kafka(self) -> KafkaSettings: ...
+    @property
+    def process(self) -> ProcessSettings: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """What one process does.
@@ -43,7 +52,7 @@ class Service:
     """
 
     name: str
-    settings: Settings
+    settings: ServiceSettings
     stages: Sequence[Stage] = ()
     background: Sequence[Background] = ()
     checks: dict[str, Check] = field(default_factory=dict)
@@ -54,7 +63,7 @@ class Service:
 async def serve(service: Service, transport: Transport | None = None) -> None:
     """Run `service` until SIGTERM or SIGINT. Errors: SystemExit(1) when a part of it ended by itself."""
     settings = service.settings
-    telemetry.configure(service.name, settings.process.log_level)
+    telemetry.start(service.name, log_level=settings.process.log_level)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -76,7 +85,10 @@ async def _run_until(
     alive: dict[str, Callable[[], None]],
 ) -> bool:
     """Whether something other than `stop` ended the service."""
-    background = {asyncio.create_task(_named(work), name=getattr(work, "__qualname__", "background")) for work in service.background}
+    background = {
+        asyncio.create_task(_named(work), name=getattr(work, "__qualname__", "background"))
+        for work in service.background
+    }
     starting = asyncio.create_task(_open(service, transport, background), name="start")
     stopped = asyncio.create_task(stop.wait())
     loops: list[Loop] = []
@@ -105,7 +117,9 @@ async def _named(work: Background) -> None:
     await work()
 
 
-async def _open(service: Service, transport: Transport, background: set[asyncio.Task[None]]) -> tuple[list[Loop], Writer | None]:
+async def _open(
+    service: Service, transport: Transport, background: set[asyncio.Task[None]]
+) -> tuple[list[Loop], Writer | None]:
     """Loops ready to run; waits for the broker and for the switches, however long that takes."""
     if not service.stages:
         return [], None

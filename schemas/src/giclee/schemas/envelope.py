@@ -23,6 +23,7 @@ DISCARD = "giclee-discard"
 """Header of a replay by which an operator gives a record up: contract rule 11."""
 
 Headers = tuple[tuple[str, bytes], ...]
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class Envelope:
     replay_count: int = 0
     discard: bool = False
     origin: str = ""
-    recorded_at: datetime = datetime.fromtimestamp(0, UTC)
+    recorded_at: datetime = EPOCH
     headers: Headers = ()
     value: bytes | None = None
 
@@ -105,9 +106,8 @@ def write(
     cause: str | None,
     traceparent: str | None,
     dataschema: str,
-    content_type: str = JSON,
 ) -> Headers:
-    """Headers of one of our own records."""
+    """Headers of one of our own records; its value is JSON."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     pairs: list[tuple[str, bytes]] = [
         ("ce_specversion", b"1.0"),
@@ -116,7 +116,7 @@ def write(
         ("ce_source", source.encode()),
         ("ce_time", now.encode()),
         ("ce_dataschema", dataschema.encode()),
-        ("content-type", content_type.encode()),
+        ("content-type", JSON.encode()),
     ]
     if subject:
         pairs.append(("ce_subject", subject.encode()))

@@ -109,11 +109,11 @@ USD_PLACES = 6
 def _parse_usd(value: Any) -> Any:
     """Take a decimal string or a number; refuse what is not finite or finer than a millionth."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
-        raise ValueError("must be an amount in US dollars, as a decimal string such as \"0.0004\" or a number")
+        raise ValueError('must be an amount in US dollars, as a decimal string such as "0.0004" or a number')
     try:
         amount = Decimal(str(value))
     except InvalidOperation:
-        raise ValueError("must be a decimal string such as \"0.0004\"") from None
+        raise ValueError('must be a decimal string such as "0.0004"') from None
     if not amount.is_finite() or abs(amount) > 1_000_000:
         raise ValueError("must be finite and at most 1000000")
     if amount != round(amount, USD_PLACES):

@@ -172,7 +172,9 @@ def cancel_from(values: Any) -> CancelRequested:
         raise InvalidInput([FieldError("", "must be a JSON object", "invalid_field")])
     errors = []
     if values.get("batch_id") is not None and values.get("request_id") is None:
-        errors.append(FieldError("/batch_id", "cancelling a batch is not supported by this release", "batches_unsupported"))
+        errors.append(
+            FieldError("/batch_id", "cancelling a batch is not supported by this release", "batches_unsupported")
+        )
         raise InvalidInput(errors)
     found: CancelRequested = _validated(CancelRequested, values, errors)
     return found

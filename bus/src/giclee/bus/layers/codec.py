@@ -28,7 +28,7 @@ from giclee.schemas.parts import Reason
 SCHEMA_URI = "https://giclee.dev/schemas/json/{name}.v1.json"
 """`ce_dataschema`: an identifier, not a promise that something answers there."""
 
-_PUBLIC_IN = {topics.topic_of(ImageRequested): ImageRequested, topics.topic_of(CancelRequested): CancelRequested}
+_PUBLIC_IN: dict[str, type[Event]] = {topics.topic_of(ImageRequested): ImageRequested, topics.topic_of(CancelRequested): CancelRequested}
 
 
 class Undecodable(Poison):
@@ -123,10 +123,8 @@ def decode_own(record: Record, envelope: Envelope) -> Event:
 def decode(record: Record, envelope: Envelope, cluster_id: str) -> Event:
     """The event in a record, its envelope remembered. Errors: InvalidInput."""
     if record.topic in _PUBLIC_IN:
-        event = decode_public(record, envelope, cluster_id)
-    else:
-        event = decode_own(record, envelope)
-    return event.delivered(envelope)
+        return decode_public(record, envelope, cluster_id).delivered(envelope)
+    return decode_own(record, envelope).delivered(envelope)
 
 
 def peek(value: bytes | None) -> dict[str, Any]:
@@ -171,5 +169,3 @@ def layer(context: Context, inner: Next) -> Next:
         return [encode(event, source=source, cause=envelope) for event in made]
 
     return coded
-
-

@@ -166,7 +166,7 @@ def layer(context: Context, inner: Next) -> Next:
             return await bury(delivery, Exhausted(str(error)))
         except (StageStopped, Fenced):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the one place of the house that may
             return await bury(delivery, error)
         run.lived()
         return emits

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
+from giclee.bus import telemetry
 from giclee.bus.errors import Transient
 from giclee.bus.stage import Context, Delivery, Next
 from giclee.schemas.events import Event
@@ -15,6 +17,7 @@ def layer(context: Context, inner: Next) -> Next:
     deadline_s = context.stage.deadline_s
 
     async def within(delivery: Delivery) -> Sequence[Event]:
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(deadline_s) as clock:
                 events: Sequence[Event] = await inner(delivery)
@@ -23,5 +26,7 @@ def layer(context: Context, inner: Next) -> Next:
             if not clock.expired():  # somebody else's time-out, not ours
                 raise
             raise Transient(f"not done within {deadline_s:g} s", scope="record") from error
+        finally:
+            telemetry.observe("giclee_handler_seconds", time.perf_counter() - began, stage=context.stage.name)
 
     return within

@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from giclee.bus import telemetry
 from giclee.bus.errors import Exhausted, Transient
 from giclee.bus.stage import Context, Delivery, Next
 from giclee.schemas.events import Event
@@ -31,6 +32,7 @@ def layer(context: Context, inner: Next) -> Next:
             except Transient as error:
                 if error.scope == "dependency":
                     raise
+                telemetry.count("giclee_retries_total", stage=context.stage.name, scope="record")
                 delivery.first_failed_at = delivery.first_failed_at or datetime.now(UTC).isoformat()
                 if pause_s is None:
                     raise Exhausted(str(error)) from error

@@ -1,0 +1,18 @@
+"""Settings of the replay service."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from giclee.bus.settings import DatabaseSettings, KafkaSettings, ProcessSettings, Settings, setting
+
+
+class ReplaySettings(Settings):
+    """What `python -m giclee.replay` reads."""
+
+    kafka: KafkaSettings
+    database: DatabaseSettings
+    process: ProcessSettings
+    api_key: SecretStr = setting(env="GICLEE_API_KEY", min_length=16)
+    port: int = setting(8084, ge=0, le=65535, says="Port of the operators' API.")
+    pools: str = setting("local,hosted", says="Pools whose routed topics have dead letters, separated by commas.")
