@@ -53,15 +53,18 @@ class Running:
             self.wait_ready()
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Errors: TimeoutError with what it says and the end of its log."""
-        deadline = time.monotonic() + timeout_s
+        """Wait until it answers; one that exits is started again a few times, as the supervisor would.
+
+        Postgres exits while children of a killed predecessor still hold its memory.
+        Errors: TimeoutError with what it says and the end of its log.
+        """
+        deadline, exits_left = time.monotonic() + timeout_s, 10
         while (trouble := self.part.trouble()) is not None:
-            child = self._child
-            if child is not None and child.exit_code() is not None:
-                trouble, deadline = f"it exited with {child.exit_code()}", 0.0
-            if time.monotonic() > deadline:
-                log = self.part.launch().log
-                raise TimeoutError(f"{self.part.name}: {trouble}\n{tail(log, 20)}")
+            if self._child is not None and self._child.exit_code() is not None:
+                trouble, exits_left = f"it exited with {self._child.exit_code()}", exits_left - 1
+                self._child = Child(self.part.launch())
+            if time.monotonic() > deadline or exits_left == 0:
+                raise TimeoutError(f"{self.part.name}: {trouble}\n{tail(self.part.launch().log, 20)}")
             time.sleep(0.03)
 
     def stop(self) -> None:

@@ -40,7 +40,9 @@ def fetched(folder: Path, goal: tuple[str, ...], *, log: Path, what: str, keep_o
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         argv = (maven, "-q", "-B", *(word.format(out=partial) for word in goal))
-        finish(Launch(argv=argv, log=log), what=f"The download of {what}", timeout_s=DOWNLOAD_TIMEOUT_S, keep_on=keep_on)
+        finish(
+            Launch(argv=argv, log=log), what=f"The download of {what}", timeout_s=DOWNLOAD_TIMEOUT_S, keep_on=keep_on
+        )
         (partial / ".complete").touch()
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)

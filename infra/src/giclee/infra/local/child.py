@@ -138,7 +138,8 @@ def finish(launch: Launch, *, what: str, timeout_s: float, keep_on: Callable[[],
     finally:
         child.kill()
     if child.exit_code() != 0:
-        raise Trouble(f"{what} failed; see {launch.log}. Its last lines:\n{tail(launch.log, 8)}")
+        how = f"{what} failed ({child.exit_code()})"
+        raise Trouble(f"{how}; see {launch.log}. Its last lines:\n{tail(launch.log, 8)}")
 
 
 def tail(log: Path, lines: int) -> str:

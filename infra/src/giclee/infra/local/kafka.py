@@ -42,7 +42,7 @@ class Kafka:
         """Download the jars once per machine, format the data once per stack."""
         with resources.as_file(resources.files(__package__) / "pom.xml") as pom:
             goal = ("-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory={out}")
-            fetched(self._jars(), goal, log=self.log, what="Kafka", keep_on=keep_on)
+            fetched(jars(), goal, log=self.log, what="Kafka", keep_on=keep_on)
         self._write_properties()
         if (self._data() / "meta.properties").exists():
             return
@@ -80,7 +80,7 @@ class Kafka:
         Path(self._properties()).write_text(text)
 
     def _java(self, *options: str) -> tuple[str, ...]:
-        class_path = ":".join(str(jar) for jar in sorted(self._jars().glob("*.jar")))
+        class_path = ":".join(str(jar) for jar in sorted(jars().glob("*.jar")))
         if self._archive().exists():
             sharing = f"-XX:SharedArchiveFile={self._archive()}"
         else:
@@ -90,13 +90,10 @@ class Kafka:
             sharing = sharing if "Shared" in sharing else "-Xshare:auto"
         return (java(), *options, *_SMALL, *_QUIET, sharing, "-cp", class_path)
 
-    def _jars(self) -> Path:
-        return cache_dir() / f"kafka-{KAFKA_VERSION}"
-
     def _archive(self) -> Path:
         """Of one Java and one set of jars: another Java would refuse it."""
         build = hashlib.sha256(str(Path(java()).resolve()).encode()).hexdigest()[:8]
-        return self._jars() / f"classes-{build}.jsa"
+        return jars() / f"classes-{build}.jsa"
 
     def _fresh_archive(self) -> Path:
         stack = hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]
@@ -107,6 +104,11 @@ class Kafka:
 
     def _properties(self) -> str:
         return str(self.folder / "server.properties")
+
+
+def jars() -> Path:
+    """Where the downloaded broker lies, or will."""
+    return cache_dir() / f"kafka-{KAFKA_VERSION}"
 
 
 def java() -> str:

@@ -145,12 +145,22 @@ def _made_user() -> pwd.struct_passwd:
     tool = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if tool is None:
         return pwd.getpwnam("nobody")
-    options = ("--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin")
+    options = (
+        "--system",
+        "--user-group",
+        "--no-create-home",
+        "--home-dir",
+        "/nonexistent",
+        "--shell",
+        "/usr/sbin/nologin",
+    )
     made = subprocess.run([tool, *options, SYSTEM_USER], capture_output=True, text=True, timeout=30, check=False)
     try:
         return pwd.getpwnam(SYSTEM_USER)  # also when another stack was faster
     except KeyError:
-        raise Trouble(f"Postgres may not run as root, and the user {SYSTEM_USER} cannot be made: {made.stderr.strip()}") from None
+        raise Trouble(
+            f"Postgres may not run as root, and the user {SYSTEM_USER} cannot be made: {made.stderr.strip()}"
+        ) from None
 
 
 def _all_may_enter(folder: Path) -> bool:

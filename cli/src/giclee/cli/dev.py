@@ -1,0 +1,129 @@
+"""`giclee dev`: the local stack. `supervise` is what `up` starts in the background."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
+from giclee.infra.local import control
+from giclee.infra.local.folder import Folder, folder_from_env
+from giclee.infra.local.follow import follow
+from giclee.infra.local.ports import Ports, ports_from_env
+from giclee.infra.local.services import Wanted
+from giclee.infra.local.supervisor import Supervisor
+from giclee.infra.trouble import Trouble
+
+app = typer.Typer(no_args_is_help=True, help="The local stack: Kafka, Postgres, S3 and every service.")
+
+Only = Annotated[str, typer.Option(help="Comma-separated parts and services; the rest is not started.")]
+Scale = Annotated[list[str] | None, typer.Option(help="NAME=COUNT replicas of a service; may be repeated.")]
+Registry = Annotated[bool, typer.Option("--registry", help="Also a schema registry.", envvar="GICLEE_SCHEMA_REGISTRY")]
+More = Annotated[list[str] | None, typer.Argument(metavar="[NAME=COUNT]...", help="The same as --scale.")]
+
+
+@app.command()
+def up(only: Only = "", scale: Scale = None, registry: Registry = False, more: More = None) -> None:
+    """Start the stack in the background and wait until it is ready."""
+    _wanted(only, [*(scale or []), *(more or [])], registry)  # a mistake is told here, not in a log
+    folder, ports = folder_from_env(), ports_from_env()
+    arguments = [f"--only={only}", *(f"--scale={pair}" for pair in [*(scale or []), *(more or [])])]
+    started = control.start(folder, arguments + ["--registry"] * registry, tell)
+    if not started:
+        tell("The stack is running already.")
+    not_ready = control.wait_ready(folder, _ports_of(folder, ports), tell)
+    for row in not_ready:
+        tell(f"{row.name}: {row.says}; see {folder.log(row.name)}")
+    if not_ready:
+        fail("The stack is up, but not all of it is ready.")
+    tell(f"Ready. Clients: source {folder.env_file}")
+
+
+@app.command()
+def down() -> None:
+    """Stop the stack and wait until all of it is gone."""
+    tell("Stopped." if control.stop(folder_from_env()) else "Nothing is running.")
+
+
+@app.command()
+def status(json_: AsJson = False) -> None:
+    """Show every process with its memory and readiness, and the lag of every stage; exit code 1 if one is not ready."""
+    folder = folder_from_env()
+    rows = control.statuses(folder, _ports_of(folder, ports_from_env()))
+    if not rows:
+        fail("Nothing is running; `make up` starts the stack.")
+    behind = _lag()
+    if json_:
+        show_json({"processes": [asdict(row) for row in rows], "lag": behind})
+    else:
+        columns = ("name", "says", "pid", "rss_mb", "cpu_s", "uptime_s", "restarts")
+        show(map(asdict, rows), as_json=False, columns=columns)
+        typer.echo("")
+        show([row for row in behind if row["lag"] or row["without_offset"]], as_json=False, empty="No group is behind.")
+    if not all(row.ready for row in rows):
+        raise typer.Exit(BAD)
+
+
+@app.command()
+def logs(
+    names: Annotated[list[str] | None, typer.Argument(help="Processes; all of them if none is named.")] = None,
+    follow_: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Lines of each log.")] = 20,
+) -> None:
+    """Show the end of the logs."""
+    folder = folder_from_env()
+    paths = [folder.log(name) for name in names] if names else sorted(folder.logs.glob("*.log"))
+    missing = [path.stem for path in paths if not path.exists()]
+    if missing or not paths:
+        fail(f"No log of {', '.join(missing) or 'anything'} in {folder.logs}.")
+    for path in paths:
+        with path.open(errors="replace") as file:
+            for line in deque(file, maxlen=lines):
+                typer.echo(f"{path.stem:14} {line.rstrip()}")
+    if follow_:
+        for name, line in follow(paths):
+            typer.echo(f"{name:14} {line}")
+
+
+@app.command(hidden=True)
+def supervise(only: Only = "", scale: Scale = None, registry: Registry = False) -> None:
+    """Run the stack in the foreground until SIGTERM or Ctrl-C."""
+    wanted = _wanted(only, scale or [], registry)
+    sys.exit(Supervisor(folder_from_env(), ports_from_env(), wanted).run())
+
+
+def _wanted(only: str, scale: list[str], registry: bool) -> Wanted:
+    counts: dict[str, int] = {}
+    for pair in scale:
+        name, equals, count = pair.partition("=")
+        if not equals or not count.isdecimal():
+            fail(f"{pair!r}: expected NAME=COUNT, for example scorer=2.", USAGE)
+        counts[name] = int(count)
+    try:
+        return Wanted(tuple(name.strip() for name in only.split(",") if name.strip()), counts, registry)
+    except Trouble as trouble:
+        fail(str(trouble), USAGE)
+
+
+def _ports_of(folder: Folder, ports: Ports) -> Ports:
+    """Where the stack runs, which is not where we would start it if GICLEE_PORT_BASE has changed since."""
+    record = folder.record() if folder.root.exists() else None
+    return Ports(record.base, ports.host) if record and record.base else ports
+
+
+def _lag() -> list[dict[str, Any]]:
+    """Lag of the stack's groups; empty when Kafka is not part of it or does not answer."""
+    if "KAFKA_BOOTSTRAP_SERVERS" not in os.environ:
+        return []
+    from giclee.infra import topics  # noqa: PLC0415  loads librdkafka, which no other verb here needs
+
+    try:
+        return [asdict(row) for row in topics.lag(topics.target_from_env())]
+    except Trouble as trouble:
+        tell(str(trouble))
+        return []
