@@ -1,0 +1,40 @@
+"""A labelled contact sheet: prompts as a render, from the draft and from the final, with the judge's scores."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from giclee.models import judge, oracle, revisions, world
+from giclee.models.sampling import SAMPLING
+
+COLUMNS = 12
+ZOOM = 2
+CELL_PX = world.WIDTH_PX * ZOOM
+LABEL_PX = 44
+
+
+def draw_sheet(models: Path, png: Path) -> None:
+    """Draw COLUMNS evaluation prompts; a red label is a picture that the oracle finds wrong."""
+    seeds = list(range(world.EVALUATION_SEED_FIRST, world.EVALUATION_SEED_FIRST + COLUMNS))
+    prompts = [world.prompt_of(seed) for seed in seeds]
+    scoring = judge.load(models / "shapes-clip")
+    rows = {"render": np.stack([world.render(world.scene_of(seed), seed) for seed in seeds])}
+    for name, sampling in SAMPLING.items():
+        pipeline = revisions.load(models / name)
+        for noise in (0, 1):
+            rows[f"{name} {noise}"] = revisions.generate(
+                pipeline, prompts, [seed * 4 + noise for seed in seeds], sampling
+            )
+    sheet = Image.new("RGB", (COLUMNS * CELL_PX, len(rows) * (CELL_PX + LABEL_PX)), "white")
+    ink = ImageDraw.Draw(sheet)
+    for row, (name, pictures) in enumerate(rows.items()):
+        for column, (picture, prompt, seed) in enumerate(zip(pictures, prompts, seeds, strict=True)):
+            x, y = column * CELL_PX, row * (CELL_PX + LABEL_PX)
+            sheet.paste(Image.fromarray(picture).resize((CELL_PX - 4, CELL_PX - 4), Image.Resampling.NEAREST), (x, y))
+            score = scoring.weakest(picture[None], prompt)[0]
+            right = oracle.is_right(picture, world.scene_of(seed))
+            words = " ".join(word for word in world.scene_of(seed))
+            label = f"{name}  {score:.2f}\n{words[:22]}\n{words[22:]}"
+            ink.multiline_text((x, y + CELL_PX - 4), label, fill="black" if right else "red", spacing=1)
+    sheet.save(png)
