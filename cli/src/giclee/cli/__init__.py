@@ -1,1 +1,1 @@
-"""The `giclee` command. Thin: every verb calls the library that owns the matter. A verb is a file here and a row in `__main__`."""
+"""The `giclee` command. Thin: a verb calls the library that owns the matter; it is a file and a row in `__main__`."""

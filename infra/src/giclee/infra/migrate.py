@@ -77,7 +77,7 @@ async def plan(database_url: str, migrations: list[Migration]) -> list[Migration
 async def migrate(database_url: str, migrations: list[Migration]) -> list[Migration]:
     """Apply what is outstanding and return it; what was applied before an error stays. Two at once take turns.
 
-    Errors: Trouble for a changed file, a failing one (named with the database's words) and a lock that is held too long.
+    Errors: Trouble for a changed file, a failing one (in the database's words) and a lock that is held too long.
     """
     async with _connected(database_url) as connection:
         try:

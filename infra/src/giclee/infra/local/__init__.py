@@ -1,1 +1,1 @@
-"""The embedded stack: Kafka, Postgres and S3 as plain processes, and the supervisor that keeps them and the services up."""
+"""The embedded stack: Kafka, Postgres and S3 as plain processes, and the supervisor of them and the services."""

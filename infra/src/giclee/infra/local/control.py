@@ -14,9 +14,10 @@ from pathlib import Path
 from giclee.infra.local import leftovers
 from giclee.infra.local.child import tail
 from giclee.infra.local.folder import Folder, ProcessRecord, Record
-from giclee.infra.local.parts import kafka_of, postgres_of, s3_of
+from giclee.infra.local.parts import parts_of
 from giclee.infra.local.ports import Ports
 from giclee.infra.local.proc import is_running, usage
+from giclee.infra.local.services import Wanted
 from giclee.infra.local.supervisor import ALREADY_RUNNING, giclee
 from giclee.infra.trouble import Trouble
 
@@ -135,8 +136,8 @@ def _trouble(row: ProcessRecord, folder: Folder, ports: Ports) -> str | None:
     """Why a living process is not ready."""
     if row.health_port is not None:
         return _health(ports.client_host, row.health_port)
-    part = {"kafka": kafka_of, "postgres": postgres_of, "s3": s3_of}.get(row.name)
-    return part(folder, ports).trouble() if part else None
+    parts = parts_of(folder, ports, Wanted(registry=row.name == "registry"))
+    return next((part.trouble() for part in parts if part.name == row.name), None)
 
 
 def _health(host: str, port: int) -> str | None:

@@ -66,8 +66,6 @@ def service_env(folder: Folder, ports: Ports, wanted: Wanted) -> dict[str, str]:
         **client_env(folder, ports, wanted),
         "GICLEE_BIND_HOST": ports.host,
         "GICLEE_TOPIC_REPLICATION": "1",
-        "GICLEE_POLICY_URL": _url(ports, "policy"),
-        "GICLEE_ROUTER_URL": _url(ports, "router"),
         "MALLOC_ARENA_MAX": "2",  # threads of a small process do not each need an arena of 64 MB
     }
 

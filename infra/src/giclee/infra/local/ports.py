@@ -29,13 +29,11 @@ OFFSETS = {
     "registry": 81,
     "publisher": 82,
     "replay": 84,
-    "policy": 85,
-    "router": 86,
     "console": 90,
     "kafka": 92,
     "kafka.controller": 93,
 }
-"""What listens where, above the base. policy and router answer only intake's questions there."""
+"""What listens where, above the base."""
 
 HEALTH_OFFSET = 100
 HEALTH_WIDTH = 10
@@ -43,11 +41,11 @@ MAX_REPLICAS = HEALTH_WIDTH
 """Health ports lie at +100: ten per service, one per replica."""
 
 HTTP_REPLICAS_OFFSET = 180
-HTTP_REPLICAS_WIDTH = 4
+HTTP_REPLICAS_WIDTH = 6
 MAX_HTTP_REPLICAS = 1 + HTTP_REPLICAS_WIDTH
-"""The first replica of a service has its public HTTP port; the others lie at +180: four per service with an API."""
+"""The first replica of a service has its public HTTP port; the others lie at +180: six per service with an API."""
 
-_WITH_API = ("intake", "policy", "router", "publisher", "replay")
+WITH_API = ("intake", "publisher", "replay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +67,12 @@ class Ports:
         """Where a replica of a service with an API listens: the first at its public port, others at +180 and up."""
         if replica == 1:
             return self.of(service)
-        return self.base + HTTP_REPLICAS_OFFSET + HTTP_REPLICAS_WIDTH * _WITH_API.index(service) + replica - 2
+        return self.base + HTTP_REPLICAS_OFFSET + HTTP_REPLICAS_WIDTH * WITH_API.index(service) + replica - 2
 
     @property
     def last(self) -> int:
         """The highest port of the stack."""
-        return self.base + HTTP_REPLICAS_OFFSET + HTTP_REPLICAS_WIDTH * len(_WITH_API) - 1
+        return self.base + HTTP_REPLICAS_OFFSET + HTTP_REPLICAS_WIDTH * len(WITH_API) - 1
 
     @property
     def client_host(self) -> str:

@@ -1,4 +1,4 @@
-"""Postgres from the binaries of a wheel, over TCP with a password; its Python API, which opens folders to all, is not used.
+"""Postgres from the binaries of a wheel, over TCP with a password. The wheel's Python API opens folders: not used.
 
 Postgres refuses to run as root. Started by root it becomes the system user `giclee-postgres`. That user can
 enter neither a home directory nor whatever a checkout in it holds, and widening permissions of folders that are not

@@ -1,4 +1,4 @@
-"""The schema registry, only when asked for: Apicurio, which speaks Confluent's API. In memory; schemas are registered anew."""
+"""The schema registry, only when asked for: Apicurio, which speaks Confluent's API. It forgets when it stops."""
 
 from __future__ import annotations
 

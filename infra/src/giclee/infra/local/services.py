@@ -14,7 +14,7 @@ from typing import Literal
 
 from giclee.infra.local.child import Launch
 from giclee.infra.local.folder import Folder, checkout
-from giclee.infra.local.ports import MAX_HTTP_REPLICAS, MAX_REPLICAS, OFFSETS, Ports
+from giclee.infra.local.ports import MAX_HTTP_REPLICAS, MAX_REPLICAS, WITH_API, Ports
 from giclee.infra.trouble import Trouble
 
 Venv = Literal["light", "gpu"]
@@ -33,7 +33,7 @@ class Service:
     @property
     def has_http(self) -> bool:
         """Whether it serves HTTP beside its health port."""
-        return self.name in OFFSETS
+        return self.name in WITH_API
 
 
 # fmt: off
@@ -70,7 +70,7 @@ class Wanted:
         for name, count in self.scale.items():
             if name in PARTS:
                 raise Trouble(f"{name} runs once; only services can be scaled.")
-            most = MAX_HTTP_REPLICAS if name in OFFSETS else MAX_REPLICAS
+            most = MAX_HTTP_REPLICAS if name in WITH_API else MAX_REPLICAS
             if not 0 <= count <= most:
                 raise Trouble(f"{name}={count} is out of range: 0 to {most} replicas have ports.")
 
@@ -103,9 +103,18 @@ def launch(service: Service, replica: int, *, ports: Ports, folder: Folder, env:
         "PYTHONUNBUFFERED": "1",
     }
     if service.has_http:
-        own["GICLEE_HTTP_PORT"] = str(ports.http(service.name, replica))
+        own[f"GICLEE_{service.name.upper()}_PORT"] = str(ports.http(service.name, replica))
+        own["GICLEE_PUBLIC_URL"] = f"http://{ports.client_host}:{ports.of(service.name)}"
+    if service.name == "intake":
+        own |= _asked_by_intake(ports)
     argv = (str(interpreter(service.venv)), "-m", service.module)
     return Launch(argv=argv, env=own, log=folder.log(replica_name(service, replica)), cwd=checkout())
+
+
+def _asked_by_intake(ports: Ports) -> dict[str, str]:
+    """Where policy and router answer intake's dry runs: internal paths on the health ports of their first replicas."""
+    first = {row.name: f"http://{ports.client_host}:{health_port(row, 1, ports)}" for row in TABLE}
+    return {"GICLEE_INTAKE_POLICY_URL": first["policy"], "GICLEE_INTAKE_ROUTER_URL": first["router"]}
 
 
 def interpreter(venv: Venv) -> Path:

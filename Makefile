@@ -1,0 +1,100 @@
+# The only door. `make` lists what there is; set-up happens by itself.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3.11
+LIGHT := .venv/bin/python
+GPU := .venv-gpu/bin/python
+GICLEE := .venv/bin/giclee
+
+# distributions that exist, per environment; a folder that is not there yet is left out
+LIGHT_LOCAL := $(patsubst %/pyproject.toml,%,$(wildcard $(addsuffix /pyproject.toml,schemas bus infra cli models) services/*/pyproject.toml))
+GPU_LOCAL := $(patsubst %/pyproject.toml,%,$(wildcard $(addsuffix /pyproject.toml,schemas bus services/scorer services/gpu-worker models)))
+LIGHT_STAMP := .venv/.giclee-ready
+GPU_STAMP := .venv-gpu/.giclee-ready
+
+.PHONY: help setup setup-light check test test-unit demo up down status logs models schemas docs bench
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup-light: $(LIGHT_STAMP)
+setup: $(LIGHT_STAMP) $(GPU_STAMP)
+
+check: $(LIGHT_STAMP) ## format, lint, types, import rules, budgets
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy $(wildcard schemas/src bus/src infra/src cli/src models/src services/*/src tests)
+	.venv/bin/pytest -q tests/contract
+
+test: setup ## the whole suite, on real Kafka, Postgres and S3
+	.venv/bin/pytest -q
+
+test-unit: $(LIGHT_STAMP) ## what needs no service, under a minute
+	.venv/bin/pytest -q tests/unit tests/contract
+
+demo: setup ## requests in, approved pictures out: a table and demo/index.html
+	@$(GICLEE) dev demo
+
+NEEDS_GPU := $(if $(ONLY),$(findstring scorer,$(ONLY))$(findstring gpu_worker,$(ONLY)),yes)
+# make up ONLY=kafka,postgres,s3 SCALE="scorer=2 gpu_worker=2"
+up: $(if $(NEEDS_GPU),setup,setup-light) ## start the local stack in the background
+	@$(GICLEE) dev up $(if $(ONLY),--only $(ONLY)) $(SCALE)
+
+down: setup-light ## stop it and all it started
+	@$(GICLEE) dev down
+
+status: setup-light ## each process with memory and readiness, lag per stage
+	@$(GICLEE) dev status
+
+logs: setup-light ## the end of every log, then what is written (Ctrl-C ends it)
+	@$(GICLEE) dev logs --follow
+
+models: setup ## train the demo models again
+	$(GPU) -m giclee.models train --out models
+
+schemas: $(LIGHT_STAMP) ## regenerate JSON Schema, Avro and AsyncAPI from the events
+	$(LIGHT) -m giclee.schemas.export
+
+docs: $(LIGHT_STAMP) ## regenerate the docs of settings, metrics and topics
+	$(LIGHT) -m docs.generate
+
+bench: setup ## ratios against a baseline in the same run, into docs/bench.md
+	$(LIGHT) -m tests.bench
+
+# --- set-up: packages follow their pinned set; our own distributions follow their pyproject files ---
+
+$(LIGHT_STAMP): .venv/.packages $(addsuffix /pyproject.toml,$(LIGHT_LOCAL))
+	$(call editable,.venv,$(LIGHT_LOCAL))
+
+$(GPU_STAMP): .venv-gpu/.packages $(addsuffix /pyproject.toml,$(GPU_LOCAL))
+	$(call editable,.venv-gpu,$(GPU_LOCAL))
+
+.venv/.packages: requirements/dev.txt
+	$(call packages,.venv,$<)
+
+.venv-gpu/.packages: requirements/gpu.txt
+	$(call packages,.venv-gpu,$<)
+
+# uv: a working one on the PATH, else one of our own by pip
+UV = $$(uv --version > /dev/null 2>&1 && echo uv || echo .giclee/uv/bin/uv)
+
+# $(1) folder of the environment, $(2) pinned set
+define packages
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is needed; install it, or say make PYTHON=<a Python 3.11>."; exit 1; }
+	@uv --version > /dev/null 2>&1 || test -x .giclee/uv/bin/uv || { echo "installing uv into .giclee/uv"; \
+	  $(PYTHON) -m venv .giclee/uv && .giclee/uv/bin/python -m pip install --quiet --disable-pip-version-check uv; }
+	@echo "installing the packages of $(1)"
+	@test -x $(1)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(1)
+	@$(UV) pip sync --quiet --require-hashes --python $(1)/bin/python $(2)
+	@touch $@
+endef
+
+# $(1) folder of the environment, $(2) our distributions; what builds them is among the packages, so nothing is fetched
+define editable
+	@echo "installing Giclee into $(1)"
+	@$(UV) pip install --quiet --no-deps --no-build-isolation --offline --python $(1)/bin/python $(addprefix -e ./,$(2))
+	@touch $@
+endef
