@@ -1,0 +1,56 @@
+"""How many candidates a cleared request starts with and what each may cost: contract 3.2, rules 2 and 4.
+
+limit_usd   the asset type's, or twice the price of the operator's dearest fitting model; at most the budget
+first_wave  as many as wanted or as the asset type starts with; at most max_candidates; at most as many as
+            the budget holds limits; never less than one, since the limit itself is at most the budget
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import NamedTuple
+
+from giclee.policy.asset_types import AssetType
+from giclee.schemas.events import ImageRequested
+from giclee.schemas.models import Model
+
+ATTEMPTS = 2
+"""Attempts that a limit leaves room for: after a worker is lost its attempt counts as paid."""
+
+
+class Wave(NamedTuple):
+    """Wave 0: `candidates` of at most `limit_usd` each."""
+
+    candidates: int
+    limit_usd: Decimal
+
+
+def wave_zero(request: ImageRequested, row: AssetType, own_models: Iterable[Model] = ()) -> Wave:
+    """The wave that a clearance carries. `own_models` are the rows of the operator's file."""
+    budget = request.budget_usd
+    limit = max([row.limit_usd, *_limits(request, own_models)])
+    count = min(max(row.first_wave, request.wanted), request.candidate_cap())
+    if budget is None:
+        return Wave(count, limit)
+    limit = min(limit, budget)
+    affordable = int(budget / limit) if limit else count
+    return Wave(max(1, min(count, affordable)), limit)
+
+
+def _limits(request: ImageRequested, own_models: Iterable[Model]) -> list[Decimal]:
+    """What a candidate of each of the operator's models needs, where the request may use and can pay it.
+
+    A model dearer than the whole budget must not raise the limit: the budget would hold one candidate only.
+    """
+    prices = [model.price_usd for model in own_models if _may_use(request, model)]
+    budget = request.budget_usd
+    return [price * ATTEMPTS for price in prices if budget is None or price <= budget]
+
+
+def _may_use(request: ImageRequested, model: Model) -> bool:
+    if request.model is not None:
+        return request.model.name == model.name
+    sides = (request.size.width, request.size.height) if request.size else (model.width, model.height)
+    fits = all(model.size_min <= side <= model.size_max for side in sides)
+    return fits and request.quality in model.qualities and (model.private or request.privacy == "public")
