@@ -100,7 +100,8 @@ class Loop:
             await self.reader.stop()
 
     def stop(self) -> None:
-        """Ask the loop to drain and end."""
+        """Ask the loop to drain and end; nothing new is begun from here on."""
+        self._draining = True
         self._stopping.set()
         self._woken.set()
 
@@ -300,7 +301,7 @@ class Loop:
     async def assigned(self, partitions: Collection[Partition]) -> None:
         """The group gives `partitions`."""
         self.progress.assign(partitions)
-        self._draining = False
+        self._draining = self._stopping.is_set()
         self._joined = True
         if self._paused:
             self.reader.pause(tuple(partitions))

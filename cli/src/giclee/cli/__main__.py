@@ -8,12 +8,17 @@ from typing import Annotated
 
 import typer
 
-from giclee.cli import db, dev, environment, lag, topics
+from giclee.cli import assets, db, dev, dlq, environment, lag, requests, switch, topics
 from giclee.cli.output import BAD
 from giclee.infra.trouble import Trouble
 
 # name -> the typer app of the file beside this one
 GROUPS: dict[str, typer.Typer] = {
+    "requests": requests.app,
+    "assets": assets.app,
+    "dlq": dlq.app,
+    "dead": dlq.app,
+    "switch": switch.app,
     "dev": dev.app,
     "topics": topics.app,
     "db": db.app,
@@ -21,6 +26,7 @@ GROUPS: dict[str, typer.Typer] = {
 
 # name -> a command that has no verbs below it
 COMMANDS = {
+    "request": requests.create,
     "lag": lag.lag,
 }
 

@@ -36,7 +36,13 @@ def up(only: Only = "", scale: Scale = None, registry: Registry = False, more: M
     started = control.start(folder, arguments + ["--registry"] * registry, tell)
     if not started:
         tell("The stack is running already.")
-    not_ready = control.wait_ready(folder, _ports_of(folder, ports), tell)
+    try:
+        not_ready = control.wait_ready(folder, _ports_of(folder, ports), tell)
+    except KeyboardInterrupt:
+        if started:
+            tell("stopping what was started")
+            control.stop(folder)
+        raise
     for row in not_ready:
         tell(f"{row.name}: {row.says}; see {folder.log(row.name)}")
     if not_ready:

@@ -42,6 +42,9 @@ _NOT_YET = frozenset(
         KafkaError.NOT_COORDINATOR,
         KafkaError._WAIT_COORD,
         KafkaError._TRANSPORT,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
     }
 )
 _RUNNING = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION})
@@ -296,8 +299,13 @@ def _ends(client: AdminClient, keys: Iterable[tuple[str, int]], spec: OffsetSpec
     wanted = {TopicPartition(*key): spec for key in keys}
     if not wanted:
         return {}
-    asked = client.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT_S)
-    return {(part.topic, part.partition): _settle(future, str(part)).offset for part, future in asked.items()}
+
+    def ask() -> dict[tuple[str, int], int]:
+        asked = client.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT_S)
+        return {(part.topic, part.partition): future.result().offset for part, future in asked.items()}
+
+    found: dict[tuple[str, int], int] = _insist(ask, "to tell offsets")
+    return found
 
 
 def _await_leaders(client: AdminClient, wanted: Mapping[str, int]) -> None:

@@ -1,0 +1,108 @@
+"""`giclee assets`: approved images, their evidence and their bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx2
+import typer
+
+from giclee.cli.http import ASSETS, call, client, pages, read
+from giclee.cli.output import AsJson, fail, show, show_json
+from giclee.infra.trouble import Trouble
+
+app = typer.Typer(no_args_is_help=True, help="Approved images.")
+
+SUFFIXES = {"image/webp": ".webp", "image/png": ".png", "image/jpeg": ".jpg"}
+Role = Annotated[str, typer.Option(help="original, or a derivative such as thumbnail.")]
+
+
+@app.command("ls")
+def ls(
+    status: Annotated[str | None, typer.Option(help="approved or revoked.")] = None,
+    updated_after: Annotated[str | None, typer.Option(help="RFC 3339 time.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="key:value; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(help="At most this many.")] = 50,
+    json_: AsJson = False,
+) -> None:
+    """Approved images, newest first."""
+    named = {"status": status, "updated_after": updated_after, "label": label}
+    params = {key: value for key, value in named.items() if value}
+    rows = list(pages(ASSETS, "/v1/assets", params, limit))
+    show(rows if json_ else [_row(row) for row in rows], as_json=json_, empty="no assets")
+
+
+@app.command("show")
+def show_one(asset_id: str, json_: AsJson = False) -> None:
+    """One approval with all its evidence."""
+    found = call(ASSETS, "GET", f"/v1/assets/{asset_id}")
+    if json_:
+        show_json(found)
+        return
+    show([_row(found)], as_json=False)
+    scores = [{"dimension": name, **score} for name, score in found["scores"].items()]
+    show(
+        scores, as_json=False, columns=("dimension", "value", "threshold", "verdict", "evaluator", "evaluator_version")
+    )
+
+
+@app.command()
+def get(
+    asset_id: str,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
+    role: Role = "original",
+) -> None:
+    """Download an approved image; its hash is checked."""
+    typer.echo(str(download(asset_id, out, role=role)))
+
+
+@app.command()
+def revoke(asset_id: str) -> None:
+    """Take an approval back."""
+    call(ASSETS, "POST", f"/v1/assets/{asset_id}/revoke", json={"reason_code": "requested"})
+
+
+def download(asset_id: str, out: Path | None, *, role: str = "original") -> Path:
+    """The file written; `out` may be a folder. Errors: Trouble when the bytes are not those that were approved."""
+    approval = call(ASSETS, "GET", f"/v1/assets/{asset_id}")
+    blobs = {"original": approval["image"], **{one["role"]: one for one in approval.get("derivatives") or ()}}
+    if role not in blobs:
+        fail(f"{asset_id} has no {role}; it has {', '.join(blobs)}")
+    target = out or Path(".")
+    if target.suffix == "" or target.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        target /= asset_id + SUFFIXES.get(blobs[role]["content_type"], "")
+    body = _bytes_of(asset_id, role)
+    if hashlib.sha256(body).hexdigest() != blobs[role]["sha256"]:
+        raise Trouble(f"{asset_id} {role}: the bytes are not those that were approved.")
+    target.write_bytes(body)
+    return target
+
+
+def _bytes_of(asset_id: str, role: str) -> bytes:
+    with client(ASSETS) as connection:
+        link = connection.get(f"/v1/assets/{asset_id}/download", params={"role": role})
+    if not link.is_redirect:
+        read(link)
+        raise Trouble(f"{asset_id}: expected a redirect to the bytes, got {link.status_code}.")
+    try:  # the store must not see our bearer key
+        answer = httpx2.get(link.headers["location"], timeout=30, trust_env=False)
+    except httpx2.HTTPError as error:
+        raise Trouble(f"The object store does not answer: {error}.") from error
+    if answer.status_code != 200:
+        raise Trouble(f"The object store answered {answer.status_code} for {asset_id}.")
+    return bytes(answer.content)
+
+
+def _row(found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "asset_id": found["asset_id"],
+        "status": found["status"],
+        "version": found["version"],
+        "request_id": found["request_id"],
+        "size": f"{found['image']['width']}x{found['image']['height']}" if found.get("image") else None,
+        "cost_usd": found.get("cost_usd"),
+        "client_ref": found.get("client_ref"),
+    }
