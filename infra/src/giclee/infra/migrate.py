@@ -17,6 +17,7 @@ from pathlib import Path
 
 import asyncpg
 
+from giclee.infra.local.folder import checkout
 from giclee.infra.trouble import Trouble
 
 LOCK_KEY = 0x6769636C  # "gicl": any number, as long as every release uses the same
@@ -67,18 +68,20 @@ def read(root: Path) -> list[Migration]:
     return list(found.values())
 
 
-async def plan(database_url: str, migrations: list[Migration]) -> list[Migration]:
-    """Those not applied yet. Errors: Trouble for a changed file and for a database that does not answer."""
+async def plan(database_url: str, migrations: list[Migration] | None = None) -> list[Migration]:
+    """Those not applied yet; of every service of the checkout unless others are given. Errors: Trouble for a changed file and for a database that does not answer."""
+    migrations = read(checkout() / "services") if migrations is None else migrations
     async with _connected(database_url) as connection:
         known = await connection.fetchval("select to_regclass('giclee_migrations') is not null")
         return await _outstanding(connection, migrations) if known else migrations
 
 
-async def migrate(database_url: str, migrations: list[Migration]) -> list[Migration]:
-    """Apply what is outstanding and return it; what was applied before an error stays. Two at once take turns.
+async def migrate(database_url: str, migrations: list[Migration] | None = None) -> list[Migration]:
+    """Of every service of the checkout, unless others are given: apply what is outstanding and return it; what was applied before an error stays. Two at once take turns.
 
     Errors: Trouble for a changed file, a failing one (in the database's words) and a lock that is held too long.
     """
+    migrations = read(checkout() / "services") if migrations is None else migrations
     async with _connected(database_url) as connection:
         try:
             async with asyncio.timeout(LOCK_TIMEOUT_S):

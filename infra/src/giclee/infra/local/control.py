@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +55,11 @@ def start(folder: Folder, arguments: list[str], tell: Tell) -> bool:
     folder.make()
     was_running = folder.is_locked()
     log = folder.log("supervisor")
-    supervisor = None if was_running else _daemon(log, arguments)
+    supervisor = None
     try:
+        if not was_running:
+            with _interrupts_held():
+                supervisor = _daemon(log, arguments)
         record = _until_running(folder, supervisor, tell)
     except KeyboardInterrupt:
         if supervisor is not None:
@@ -151,6 +155,19 @@ def _health(host: str, port: int) -> str | None:
     finally:
         connection.close()
     return None if answer.status == 200 else f"not ready: {text or answer.status}"
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block: between a fork and knowing the child it would leave it behind."""
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
 
 
 def _daemon(log: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
