@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
+from giclee.infra import topics
 from giclee.infra.local import control
 from giclee.infra.local.folder import Folder, folder_from_env
 from giclee.infra.local.follow import follow
@@ -44,7 +44,7 @@ def up(only: Only = "", scale: Scale = None, registry: Registry = False, more: M
             control.stop(folder)
         raise
     for row in not_ready:
-        tell(f"{row.name}: {row.says}; see {folder.log(row.name)}")
+        tell(f"{row.name}: {row.says}" if row.missing else f"{row.name}: {row.says}; see {folder.log(row.name)}")
     if not_ready:
         fail("The stack is up, but not all of it is ready.")
     tell(f"Ready. Clients: source {folder.env_file}")
@@ -63,14 +63,16 @@ def status(json_: AsJson = False) -> None:
     rows = control.statuses(folder, _ports_of(folder, ports_from_env()))
     if not rows:
         fail("Nothing is running; `make up` starts the stack.")
-    behind = _lag()
+    has_kafka = any(row.name == "kafka" and row.ready for row in rows)
+    behind = _lag() if has_kafka else []
     if json_:
         show_json({"processes": [asdict(row) for row in rows], "lag": behind})
     else:
         columns = ("name", "says", "pid", "rss_mb", "cpu_s", "uptime_s", "restarts")
         show(map(asdict, rows), as_json=False, columns=columns)
         typer.echo("")
-        show([row for row in behind if row["lag"] or row["without_offset"]], as_json=False, empty="No group is behind.")
+        empty = "No group is behind." if has_kafka else "No Kafka, no lag."
+        show([row for row in behind if row["lag"] or row["without_offset"]], as_json=False, empty=empty)
     if not all(row.ready for row in rows):
         raise typer.Exit(BAD)
 
@@ -123,11 +125,7 @@ def _ports_of(folder: Folder, ports: Ports) -> Ports:
 
 
 def _lag() -> list[dict[str, Any]]:
-    """Lag of the stack's groups; empty when Kafka is not part of it or does not answer."""
-    if "KAFKA_BOOTSTRAP_SERVERS" not in os.environ:
-        return []
-    from giclee.infra import topics  # noqa: PLC0415  loads librdkafka, which no other verb here needs
-
+    """Lag of the stack's groups; empty, with a sentence on stderr, when Kafka does not answer."""
     try:
         return [asdict(row) for row in topics.lag(topics.target_from_env())]
     except Trouble as trouble:

@@ -69,7 +69,10 @@ def read(root: Path) -> list[Migration]:
 
 
 async def plan(database_url: str, migrations: list[Migration] | None = None) -> list[Migration]:
-    """Those not applied yet; of every service of the checkout unless others are given. Errors: Trouble for a changed file and for a database that does not answer."""
+    """Those not applied yet; of every service of the checkout unless others are given.
+
+    Errors: Trouble for a changed file and for a database that does not answer.
+    """
     migrations = read(checkout() / "services") if migrations is None else migrations
     async with _connected(database_url) as connection:
         known = await connection.fetchval("select to_regclass('giclee_migrations') is not null")
@@ -77,7 +80,9 @@ async def plan(database_url: str, migrations: list[Migration] | None = None) -> 
 
 
 async def migrate(database_url: str, migrations: list[Migration] | None = None) -> list[Migration]:
-    """Of every service of the checkout, unless others are given: apply what is outstanding and return it; what was applied before an error stays. Two at once take turns.
+    """Apply what is outstanding and return it; of every service of the checkout unless others are given.
+
+    What was applied before an error stays. Two at once take turns.
 
     Errors: Trouble for a changed file, a failing one (in the database's words) and a lock that is held too long.
     """

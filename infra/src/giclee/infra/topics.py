@@ -184,6 +184,7 @@ def wanted_configs(row: Topic, replication: int) -> dict[str, str]:
         "retention.ms": str(-1 if row.retention_days is None else row.retention_days * DAY_MS),
         "max.message.bytes": str(row.max_message_bytes),
         "min.insync.replicas": str(max(1, replication - 1)),
+        "compression.type": row.compression,
     }
     if row.compacted:
         configs["delete.retention.ms"] = str(DELETE_RETENTION_DAYS * DAY_MS)

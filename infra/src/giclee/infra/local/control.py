@@ -39,6 +39,8 @@ class ProcessStatus:
     name: str
     ready: bool
     says: str
+    missing: bool
+    """Its module or environment is not installed, so it was never started."""
     pid: int | None
     rss_mb: float | None
     cpu_s: float | None
@@ -78,7 +80,7 @@ def wait_ready(folder: Folder, ports: Ports, tell: Tell, timeout_s: float = READ
     while True:
         rows = statuses(folder, ports)
         waiting = [row for row in rows if not row.ready]
-        names = ", ".join(row.name for row in waiting if row.says != _MISSING)
+        names = ", ".join(row.name for row in waiting if not row.missing)
         if not names or time.monotonic() > deadline:
             return waiting
         if names != said:
@@ -109,9 +111,6 @@ def statuses(folder: Folder, ports: Ports) -> list[ProcessStatus]:
     return [_status(row, folder, ports) for row in record.processes] if record else []
 
 
-_MISSING = "missing"
-
-
 def _status(row: ProcessRecord, folder: Folder, ports: Ports) -> ProcessStatus:
     alive = row.pid is not None and is_running(row.pid, row.ticks)
     used = usage(row.pid) if alive and row.pid is not None else None
@@ -119,7 +118,8 @@ def _status(row: ProcessRecord, folder: Folder, ports: Ports) -> ProcessStatus:
     return ProcessStatus(
         name=row.name,
         ready=trouble is None,
-        says=_MISSING if row.missing else trouble or "ready",
+        says=trouble or "ready",
+        missing=row.missing is not None,
         pid=row.pid if alive else None,
         rss_mb=round(used.rss_mb, 1) if used else None,
         cpu_s=round(used.cpu_s, 2) if used else None,

@@ -17,12 +17,12 @@ PATIENCE_S = 10.0
 def clear(folder: Folder, keep_on: Callable[[], None]) -> None:
     """Wait for the processes of a dead supervisor to end, then kill those that do not."""
     deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline and (_recorded(folder) or marked(str(folder.root))):
+    while time.monotonic() < deadline and _recorded(folder):
         keep_on()
         time.sleep(0.1)
-    kill_marked(folder)
     for pid in _recorded(folder):
         _kill(pid)
+    kill_marked(folder)
 
 
 def kill_marked(folder: Folder) -> None:
