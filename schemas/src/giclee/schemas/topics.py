@@ -32,6 +32,11 @@ class Topic:
     public: Literal["in", "out"] | None = None
     max_message_bytes: int = MIB
 
+    @property
+    def compression(self) -> str:
+        """Topic's `compression.type`. Public topics are gzip whatever a stage sends: every client can read it."""
+        return "gzip" if self.public == "out" else "producer"
+
     def for_pool(self, pool: str) -> Topic:
         """This row with its pool named."""
         readers = tuple(reader.replace(POOL, pool) for reader in self.readers)
