@@ -1,0 +1,58 @@
+"""`python -m giclee.publisher`: decides orders, publishes them, and answers for assets."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from giclee.bus import blobs, database, kafka, outbox, run
+from giclee.bus.settings import load
+from giclee.bus.stage import Stage
+from giclee.publisher import api
+from giclee.publisher.closing import STAGE
+from giclee.publisher.derive import deriving
+from giclee.publisher.facts import READS
+from giclee.publisher.handle import EMITS, handle
+from giclee.publisher.seal import Sealer
+from giclee.publisher.settings import PublisherSettings
+from giclee.publisher.store import Store
+from giclee.publisher.sweep import Sweeper
+
+
+async def main(settings: PublisherSettings) -> None:
+    """Open, wire, run."""
+    transport = kafka.KafkaTransport(settings.kafka, client_id="giclee-publisher")
+    async with (
+        database.connect(settings.database, schema=STAGE) as pool,
+        blobs.connect(settings.blobs) as bucket,
+        deriving() as deriver,
+    ):
+        store = Store(pool, settings.pace(), settings.links_from())
+        sealer = Sealer(bucket, deriver)
+        stage = Stage(
+            name=STAGE,
+            reads=READS,
+            emits=EMITS,
+            handle=partial(handle, store=store, sealer=sealer),
+            concurrency=settings.concurrency,
+        )
+        assets = api.application(
+            store, bucket, api_key=settings.api_key.get_secret_value(), link_s=settings.download_link_s
+        )
+        service = run.Service(
+            name=STAGE,
+            settings=settings,
+            stages=(stage,),
+            background=(
+                outbox.PlainRelay(pool, STAGE, transport).run,
+                outbox.TransactionalRelay(pool, STAGE, transport).run,
+                Sweeper(store, sealer, settings.sweep_interval_s).run,
+                partial(api.serve, assets, settings.process.bind_host, settings.port),
+            ),
+            checks={"database": store.check, "bucket": bucket.check},
+        )
+        await run.serve(service, transport)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(load(PublisherSettings)))

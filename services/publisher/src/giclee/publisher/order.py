@@ -1,0 +1,232 @@
+"""What is known of an order, as decisions see it: its stored facts (contract 3.2 rule 1) read as frozen values.
+
+`facts.py` makes facts of events, `store.py` keeps them, `funnel.py` decides from an Order.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from giclee.publisher.facts import Fact
+from giclee.schemas.parts import BlobRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Policy's answer. What is only known of a cleared request is None for a refused one."""
+
+    cleared: bool
+    wanted: int
+    at: datetime
+    first_wave: int = 0
+    max_candidates: int = 0
+    best: bool = True
+    limit_usd: Decimal = Decimal(0)
+    budget_usd: Decimal | None = None
+    closes_by: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Somebody wanted an end; `complete` when it carries the request's own fields."""
+
+    reason: str
+    complete: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """A run of candidate indices, when it was first asked for, and how often and when it was repeated."""
+
+    number: int
+    first: int
+    count: int
+    limit_usd: Decimal
+    asked_at: datetime
+    repeats: int = 0
+    last_asked_at: datetime
+
+    def indices(self) -> range:
+        return range(self.first, self.first + self.count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a candidate's making ended. `image` is None for a failure."""
+
+    candidate_id: uuid.UUID
+    hop: int
+    image: BlobRef | None
+    hopeless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the gate said about the bytes of one sha256; `failed` names the dimensions that did not pass."""
+
+    passes: bool
+    measure: float
+    failed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """A dead letter about a candidate, about a wave, or (both None) about the whole order."""
+
+    dead_class: str
+    index: int | None
+    wave: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Everything known of a request, as decisions see it. Candidates are named by their index."""
+
+    tenant: str
+    request_id: uuid.UUID
+    verdict: Verdict | None = None
+    cancels: tuple[Cancel, ...] = ()
+    waves: tuple[Wave, ...] = ()
+    outcomes: Mapping[int, Outcome] = field(default_factory=dict)
+    scores: Mapping[tuple[int, str], Scored] = field(default_factory=dict)
+    seals: Mapping[int, float] = field(default_factory=dict)
+    spent: Mapping[int, Decimal] = field(default_factory=dict)
+    stalls: tuple[Stall, ...] = ()
+    discarded: frozenset[int] = frozenset()
+    unfit: frozenset[int] = frozenset()
+    hedged: frozenset[int] = frozenset()
+    approved: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, tenant: str, request_id: uuid.UUID, facts: Iterable[Fact]) -> Order:
+        """The order that stored facts, oldest first, add up to."""
+        rows: dict[str, list[Fact]] = {}
+        for fact in facts:
+            rows.setdefault(fact.kind, []).append(fact)
+        verdict = _verdict_in(rows.get("verdict", []))
+        return cls(
+            tenant=tenant,
+            request_id=request_id,
+            verdict=verdict,
+            cancels=tuple(Cancel(f.says["reason"], f.says["complete"], _at(f)) for f in rows.get("cancel", [])),
+            waves=_waves_in(verdict, rows),
+            outcomes=_outcomes_in(rows.get("outcome", [])),
+            scores={(f.says["index"], f.says["sha256"]): _scored_in(f) for f in rows.get("score", [])},
+            seals={int(f.name): f.says["measure"] for f in rows.get("seal", [])},
+            spent=_spent_in(rows.get("spent", [])),
+            stalls=tuple(_stall_in(f) for f in rows.get("stall", [])),
+            discarded=_indices(rows, "discard"),
+            unfit=_indices(rows, "unfit"),
+            hedged=_indices(rows, "hedged"),
+            approved=_indices(rows, "approved"),
+        )
+
+    def candidates(self) -> dict[int, Wave]:
+        """Every candidate asked for so far, with its wave."""
+        return {index: wave for wave in self.waves for index in wave.indices()}
+
+    def score_of(self, index: int) -> Scored | None:
+        """The score of the candidate's image; a score counts only for the sha256 it names (rule 17)."""
+        outcome = self.outcomes.get(index)
+        if outcome is None or outcome.image is None:
+            return None
+        return self.scores.get((index, outcome.image.sha256))
+
+    def unsealed(self) -> dict[int, Outcome]:
+        """Candidates that passed and are not sealed yet."""
+        return {
+            index: outcome
+            for index, outcome in self.outcomes.items()
+            if index not in self.seals and (score := self.score_of(index)) is not None and score.passes
+        }
+
+
+def _at(fact: Fact) -> datetime:
+    if fact.at is None:
+        raise ValueError(f"the fact {fact.kind}/{fact.name} was never stored")
+    return fact.at
+
+
+def _indices(rows: Mapping[str, list[Fact]], kind: str) -> frozenset[int]:
+    return frozenset(int(fact.name) for fact in rows.get(kind, []))
+
+
+def _verdict_in(rows: list[Fact]) -> Verdict | None:
+    if not rows:
+        return None
+    says, at = rows[0].says, _at(rows[0])
+    if not says["cleared"]:
+        return Verdict(cleared=False, wanted=says["wanted"], at=at)
+    return Verdict(
+        cleared=True,
+        wanted=says["wanted"],
+        at=at,
+        first_wave=says["first_wave"],
+        max_candidates=says["max_candidates"],
+        best=says["best"],
+        limit_usd=Decimal(says["limit_usd"]),
+        budget_usd=None if says["budget_usd"] is None else Decimal(says["budget_usd"]),
+        closes_by=datetime.fromisoformat(says["closes_by"]),
+    )
+
+
+def _waves_in(verdict: Verdict | None, rows: Mapping[str, list[Fact]]) -> tuple[Wave, ...]:
+    """Wave 0 comes with the clearance, later ones are our own facts; none counts before the clearance."""
+    if verdict is None or not verdict.cleared:
+        return ()
+    repeated: dict[int, list[datetime]] = {}
+    for fact in rows.get("repeat", []):
+        repeated.setdefault(fact.says["wave"], []).append(_at(fact))
+    asked = [(0, 0, verdict.first_wave, verdict.limit_usd, verdict.at)]
+    for fact in rows.get("wave", []):
+        first, count, limit_usd = fact.says["first"], fact.says["count"], Decimal(fact.says["limit_usd"])
+        asked.append((int(fact.name), first, count, limit_usd, _at(fact)))
+    return tuple(
+        Wave(
+            number=number,
+            first=first,
+            count=count,
+            limit_usd=limit_usd,
+            asked_at=at,
+            repeats=len(repeated.get(number, ())),
+            last_asked_at=max([at, *repeated.get(number, ())]),
+        )
+        for number, first, count, limit_usd, at in sorted(asked)
+    )
+
+
+def _outcomes_in(rows: list[Fact]) -> dict[int, Outcome]:
+    """A candidate's outcome is the first stored of any of its hops: one that was replaced never comes back."""
+    found: dict[int, Outcome] = {}
+    for fact in rows:
+        image = fact.says.get("image")
+        outcome = Outcome(
+            candidate_id=uuid.UUID(fact.says["candidate_id"]),
+            hop=fact.says["hop"],
+            image=None if image is None else BlobRef.model_validate(image),
+            hopeless=fact.says.get("hopeless", False),
+        )
+        found.setdefault(fact.says["index"], outcome)
+    return found
+
+
+def _scored_in(fact: Fact) -> Scored:
+    return Scored(fact.says["passes"], fact.says["measure"], tuple(fact.says["failed"]))
+
+
+def _spent_in(rows: list[Fact]) -> dict[int, Decimal]:
+    """The cost of a candidate is the largest sum ever reported for it (rule 4)."""
+    found: dict[int, Decimal] = {}
+    for fact in rows:
+        index = fact.says["index"]
+        found[index] = max(found.get(index, Decimal(0)), Decimal(fact.says["usd"]))
+    return found
+
+
+def _stall_in(fact: Fact) -> Stall:
+    return Stall(fact.says["class"], fact.says["index"], fact.says["wave"])

@@ -1,0 +1,268 @@
+"""Orders, facts and assets in Postgres: facts stored, orders locked, decided and written in one transaction.
+
+Handlers ask one at a time; what is asked while a transaction runs shares the next one. All times are the
+database's. SQL is in queries.sql.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+
+from giclee.bus import database, outbox, telemetry
+from giclee.publisher.closing import STAGE, Evidence, events_of
+from giclee.publisher.facts import Fact
+from giclee.publisher.funnel import CANCELS_KEPT, Decision, Pace, decide, facts_of_decision, wake_at
+from giclee.publisher.gather import Gathered
+from giclee.publisher.order import Order
+from giclee.schemas.envelope import Envelope
+from giclee.schemas.events import CandidatesRequested, Event, ImageApproved, RequestClosed
+
+TOGETHER_MAX = 256
+"""Events in one transaction; more would make the first of them wait for the last."""
+
+CLAIM_S = 60.0
+"""How long an order that the sweeper took stays out of other sweepers' sight."""
+
+log = telemetry.logger(__name__)
+Key = tuple[str, uuid.UUID]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """Facts about one request and the event that taught them; no facts means: look at the order again."""
+
+    tenant: str
+    request_id: uuid.UUID
+    facts: Sequence[Fact] = ()
+    cause: Envelope | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.tenant, self.request_id
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An open order after its decision, and the passers that an ending waits for."""
+
+    order: Order
+    to_seal: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An order's locked row."""
+
+    id: int
+    key: Key
+    alarm: datetime | None
+    closed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What was decided about one order, and the order before and after it."""
+
+    row: _Row
+    order: Order
+    decision: Decision
+    own: tuple[Fact, ...]
+    after: Order
+
+
+class Store:
+    """All that the publisher keeps. Errors of every method: Transient and Poison, as `database.translated` says."""
+
+    def __init__(self, pool: database.Pool, pace: Pace, public_url: str) -> None:
+        self._pool = pool
+        self._pace = pace
+        self._public_url = public_url
+        self._queries = database.Queries(Path(__file__).with_name("queries.sql"))
+        self.learn = Gathered(self._learn_all, TOGETHER_MAX)
+
+    async def check(self) -> None:
+        """For /readyz."""
+        await database.ping(self._pool)
+
+    # ---- deciding
+
+    async def _learn_all(self, lessons: Sequence[Lesson]) -> list[Known | None]:
+        """Store what was learned and decide every order it is about. None for one that has ended."""
+        with database.translated():
+            async with self._pool.acquire() as connection, connection.transaction():
+                rows = await self._lock(connection, sorted({lesson.key for lesson in lessons}))
+                told = [(rows[lesson.key].id, fact) for lesson in lessons for fact in lesson.facts]
+                await self._store(connection, told)
+                causes = {lesson.key: lesson.cause for lesson in lessons}
+                open_rows = [row for row in rows.values() if not row.closed]
+                plans, emitted = await self._decide(connection, open_rows, causes)
+        _count(emitted)
+        known = {
+            plan.row.key: None if plan.decision.ending else Known(plan.after, plan.decision.seal) for plan in plans
+        }
+        return [known.get(lesson.key) for lesson in lessons]
+
+    async def _lock(self, connection: database.Connection, keys: Sequence[Key]) -> dict[Key, _Row]:
+        """The rows of these requests, locked; those of unheard ones are opened."""
+        found = await self._locked(connection, keys)
+        if missing := [key for key in keys if key not in found]:
+            await connection.execute(self._queries.open_orders, *_columns(missing, 2))
+            found |= await self._locked(connection, missing)
+        return found
+
+    async def _locked(self, connection: database.Connection, keys: Sequence[Key]) -> dict[Key, _Row]:
+        rows = await connection.fetch(self._queries.lock_orders, *_columns(keys, 2))
+        return {
+            (row["tenant"], row["request_id"]): _Row(
+                row["id"], (row["tenant"], row["request_id"]), row["wake_at"], row["closed"]
+            )
+            for row in rows
+        }
+
+    async def _store(self, connection: database.Connection, told: Sequence[tuple[int, Fact]]) -> None:
+        if told:
+            rows = [(id_, f.kind, f.name, orjson.dumps(dict(f.says)).decode(), f.evidence) for id_, f in told]
+            await connection.execute(self._queries.store_facts, *_columns(rows, 5))
+
+    async def _decide(
+        self, connection: database.Connection, rows: Sequence[_Row], causes: Mapping[Key, Envelope | None]
+    ) -> tuple[list[_Plan], list[Event]]:
+        """Decide these locked orders and write everything that follows."""
+        if not rows:
+            return [], []
+        facts: dict[int, list[Fact]] = {row.id: [] for row in rows}
+        for stored in await connection.fetch(self._queries.read_facts, list(facts)):
+            facts[stored["order_id"]].append(_fact(stored))
+        now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+        plans = [self._plan(row, facts[row.id], now) for row in rows]
+        emitted = await self._publish(connection, [p for p in plans if not p.decision.is_empty()], causes, now)
+        await self._store(connection, [(plan.row.id, fact) for plan in plans for fact in plan.own])
+        await self._set_alarms(connection, plans, now)
+        return plans, emitted
+
+    def _plan(self, row: _Row, facts: Sequence[Fact], now: datetime) -> _Plan:
+        order = Order.of(*row.key, facts)
+        decision = decide(order, now, self._pace)
+        own = facts_of_decision(order, decision)
+        after = Order.of(*row.key, [*facts, *(replace(fact, at=now) for fact in own)]) if own else order
+        return _Plan(row, order, decision, own, after)
+
+    async def _publish(
+        self,
+        connection: database.Connection,
+        plans: Sequence[_Plan],
+        causes: Mapping[Key, Envelope | None],
+        now: datetime,
+    ) -> list[Event]:
+        """Assets, closings and outbox rows of one decision are one transaction (rule 6)."""
+        if not plans:
+            return []
+        publishing = [plan.row.id for plan in plans if plan.decision.publishes()]
+        asking = [plan.row.id for plan in plans if not plan.decision.publishes()]
+        evidence: dict[int, list[Fact]] = {plan.row.id: [] for plan in plans}
+        for stored in await connection.fetch(self._queries.read_evidence, publishing, asking):
+            evidence[stored["order_id"]].append(_fact(stored))
+        emitted: list[Event] = []
+        for plan in plans:
+            known = Evidence.of(evidence[plan.row.id])
+            events = events_of(plan.order, plan.decision, known, now, self._public_url)
+            await outbox.put(connection, STAGE, events, cause=causes.get(plan.row.key))
+            emitted += events
+        await self._add_assets(connection, [one for one in emitted if isinstance(one, ImageApproved)], now)
+        ended = [(plan.row.id, plan.decision.ending) for plan in plans if plan.decision.ending]
+        if ended:
+            await connection.execute(self._queries.close_orders, *_columns(ended, 2), now)
+        return emitted
+
+    async def _add_assets(
+        self, connection: database.Connection, approvals: Sequence[ImageApproved], now: datetime
+    ) -> None:
+        if approvals:
+            rows = [
+                (a.asset_id, a.tenant, a.request_id, a.candidate_id, a.version, a.model_dump_json(exclude_none=True))
+                for a in approvals
+            ]
+            await connection.execute(self._queries.add_assets, *_columns(rows, 6), now)
+
+    async def _set_alarms(self, connection: database.Connection, plans: Sequence[_Plan], now: datetime) -> None:
+        alarms = [
+            (plan.row.id, at)
+            for plan in plans
+            if not plan.decision.ending and (at := wake_at(plan.after, now, self._pace)) != plan.row.alarm
+        ]
+        if alarms:
+            await connection.execute(self._queries.set_alarms, *_columns(alarms, 2))
+
+    # ---- the clock
+
+    async def claim_due(self, limit: int) -> list[Key]:
+        """Orders whose time has come; whoever gets them has CLAIM_S seconds to look at them."""
+        with database.translated():
+            rows = await self._pool.fetch(self._queries.claim_due, limit, CLAIM_S)
+        return [(row["tenant"], row["request_id"]) for row in rows]
+
+    async def forget_unclaimed(self) -> None:
+        """Drop cancels of requests that nobody ever heard of."""
+        with database.translated():
+            await self._pool.execute(self._queries.forget_unclaimed, CANCELS_KEPT.days)
+
+    # ---- assets
+
+    async def page_of_assets(
+        self,
+        tenant: str,
+        *,
+        status: str | None,
+        updated_after: datetime | None,
+        labels: Mapping[str, str],
+        after: tuple[datetime, uuid.UUID] | None,
+        limit: int,
+    ) -> list[asyncpg.Record]:
+        """Rows (asset_id, document, updated_at), oldest change first; `after` is the last row of the page before."""
+        wanted = orjson.dumps(dict(labels)).decode() if labels else None
+        moment, asset = after or (None, None)
+        arguments = (tenant, status, updated_after, wanted, moment, asset, limit)
+        with database.translated():
+            return await self._pool.fetch(self._queries.page_of_assets, *arguments)
+
+    async def one_asset(self, tenant: str, asset: uuid.UUID) -> asyncpg.Record | None:
+        """The row of one asset; None when the tenant has no such one."""
+        with database.translated():
+            return await self._pool.fetchrow(self._queries.one_asset, tenant, asset)
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Rows as the arrays that unnest takes."""
+    return [[row[place] for row in rows] for place in range(width)]
+
+
+def _fact(row: asyncpg.Record) -> Fact:
+    return Fact(kind=row["kind"], name=row["name"], says=row["says"], at=row.get("at"), evidence=row.get("evidence"))
+
+
+def _count(emitted: Iterable[Event]) -> None:
+    """Say what was decided, once it is committed."""
+    for event in emitted:
+        if isinstance(event, RequestClosed):
+            telemetry.count("giclee_requests_closed_total", outcome=event.outcome)
+            log.info(
+                "order closed",
+                request_id=str(event.request_id),
+                tenant=event.tenant,
+                outcome=event.outcome,
+                approved=event.approved,
+                candidates=event.candidates,
+                cost_usd=str(event.cost_usd),
+            )
+        elif isinstance(event, ImageApproved):
+            telemetry.count("giclee_assets_approved_total", provider=event.provider)
+        elif isinstance(event, CandidatesRequested):
+            telemetry.count("giclee_candidates_requested_total", event.count)
