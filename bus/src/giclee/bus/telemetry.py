@@ -60,6 +60,10 @@ METRICS: dict[str, Metric] = {
     # policy
     "giclee_policy_verdicts_total": Metric("counter", ("rule",), "Verdicts sent, by the rule that refused; \"\" cleared."),
     "giclee_policy_copies_total": Metric("counter", (), "Requests dropped because the same one had come before."),
+    # publisher
+    "giclee_requests_closed_total": Metric("counter", ("outcome",), "Requests that ended, by outcome."),
+    "giclee_assets_approved_total": Metric("counter", ("provider",), "Images approved, by who made them."),
+    "giclee_candidates_requested_total": Metric("counter", (), "Candidates of waves the publisher asked for or repeated."),
 }
 # fmt: on
 
