@@ -55,11 +55,25 @@ METRICS: dict[str, Metric] = {
     # blobs
     "giclee_blob_seconds": Metric("seconds", ("operation",), "Time the object store took for one operation."),
     "giclee_blob_failures_total": Metric("counter", ("operation", "why"), "Operations the object store did not do."),
+    # gpu-worker
+    "giclee_claims_total": Metric("counter", ("pool", "outcome"), "Claims a worker ended, by what they came to."),
+    "giclee_claims_taken_over_total": Metric("counter", ("pool",), "Claims whose owner vanished, taken over here."),
+    "giclee_images_total": Metric("counter", ("model", "padded"), "Images asked of a model, by the batch size computed."),
+    "giclee_generation_seconds": Metric("seconds", ("model",), "Time of one image on its device, its share of a batch."),
+    # scorer
+    "giclee_verdicts_total": Metric("counter", ("verdict",), "Images the scorer judged."),
+    "giclee_dimension_verdicts_total": Metric("counter", ("dimension", "verdict"), "What the gate said, by dimension."),
+    "giclee_dimension_seconds": Metric("seconds", ("dimension",), "Time one dimension took for one batch of images."),
+    "giclee_dimension_failures_total": Metric("counter", ("dimension", "why"), "Measurements that did not come about."),
+    "giclee_decoder_restarts_total": Metric("counter", ("why",), "Decoder processes that had to be replaced."),
     # tables
     "giclee_table_rows": Metric("gauge", ("topic",), "Rows of a compacted topic that this process holds."),
     # policy
     "giclee_policy_verdicts_total": Metric("counter", ("rule",), "Verdicts sent, by the rule that refused; \"\" cleared."),
     "giclee_policy_copies_total": Metric("counter", (), "Requests dropped because the same one had come before."),
+    # router
+    "giclee_router_candidates_total": Metric("counter", ("model",), "Candidates routed, by the first model of the chain."),
+    "giclee_health_records_total": Metric("counter", ("kind",), "Outcomes and scores that provider health counted or skipped."),
     # publisher
     "giclee_requests_closed_total": Metric("counter", ("outcome",), "Requests that ended, by outcome."),
     "giclee_assets_approved_total": Metric("counter", ("provider",), "Images approved, by who made them."),

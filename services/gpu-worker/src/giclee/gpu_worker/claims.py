@@ -1,0 +1,315 @@
+"""Who works on which candidate: leases, fences, ended requests, and all SQL of the service.
+
+A claim is stored before anything is paid for, holds the record that opened it, and ends by compare-and-set
+on its fence. Database time decides who vanished. Claims that this process works on are also kept in
+memory, so that a retried delivery goes on where it was instead of paying twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from giclee.bus import database, outbox, telemetry
+from giclee.bus.database import Pool
+from giclee.bus.stage import Burial
+from giclee.bus.transport import Record
+from giclee.gpu_worker.outcome import Decision, Key, Outcome, attempt_of, hop_of, key_of
+from giclee.gpu_worker.provider import Answer
+from giclee.schemas.events import ImageRouted
+from giclee.schemas.parts import BlobRef
+
+SCHEMA = "gpu_worker"
+LEASE_S = 30.0
+RENEW_S = 10.0
+PARKED_MAX_S = 120.0
+"""How long a claim outlives its handler in this process while the bus waits to try the record again."""
+UNACKNOWLEDGED_S = 15.0
+"""Age at which a finished claim's event is sent again; a broker that is well acknowledges within one second."""
+FORGET_DAYS = 45
+_ANSWERS_MAX = 20_000
+
+queries = database.Queries(Path(__file__).with_name("queries.sql"))
+
+
+class Standing(Enum):
+    """Why there is nothing to do."""
+
+    ELSEWHERE = "a live claim of another"
+    ENDED = "the request has ended and nobody had claimed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A claim as it is stored. Amounts in US dollars; `spent_usd` counts all hops and all fences."""
+
+    key: Key
+    state: str
+    fence: int
+    base_usd: Decimal
+    prior_usd: Decimal
+    price_usd: Decimal
+    limit_usd: Decimal
+    record: Record
+    outcome: Outcome | None
+    detail: dict[str, Any]
+
+    @property
+    def spent_usd(self) -> Decimal:
+        return self.base_usd + self.prior_usd
+
+    @property
+    def affordable(self) -> bool:
+        return self.spent_usd + self.price_usd <= self.limit_usd
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """A claim in this process' hands; `job` makes its image, `image` is where that was stored."""
+
+    row: Row
+    working: bool = False
+    lost: bool = False
+    parked_at: float = field(default_factory=time.monotonic)
+    job: asyncio.Task[Answer] | None = None
+    image: BlobRef | None = None
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begin(self) -> None:
+        """A handler works on it."""
+        self.working = True
+        self.idle.clear()
+
+    def park(self) -> None:
+        """The handler left; the bus may bring the record again soon."""
+        self.working, self.parked_at = False, time.monotonic()
+        self.idle.set()
+
+
+class Claims:
+    """The claims of one worker process of one pool. Errors of every method: Transient, Poison."""
+
+    def __init__(self, pool: Pool, worker_pool: str, *, lease_s: float = LEASE_S) -> None:
+        self.pool_name, self.lease_s = worker_pool, lease_s
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.in_hand: dict[Key, Claim] = {}
+        self._pool = pool
+        self._answered: OrderedDict[tuple[Key, str], int] = OrderedDict()
+
+    # ---- opening --------------------------------------------------------------------------------
+
+    async def end(self, tenant: str, request_id: UUID) -> None:
+        """The request is over: nothing of it is claimed, taken over or opened again from now on."""
+        with database.translated():
+            await self._pool.execute(queries.end_request, tenant, request_id)
+
+    async def open(self, routed: ImageRouted) -> Claim | Row | Standing:
+        """Claim a candidate's hop: ours to work on, finished with a row, or nothing to do."""
+        key = key_of(routed)
+        while (mine := self.in_hand.get(key)) is not None and mine.working:  # a rebalance brought it here once more
+            await mine.idle.wait()
+        if mine is not None and not mine.lost:
+            return mine
+        hop = hop_of(routed)
+        with database.translated():
+            made = await self._row(
+                queries.open_claim,
+                *(*key, routed.tenant, routed.request_id, self.pool_name, self.owner, self.lease_s),
+                *(routed.spent_usd, hop.price_usd, routed.limit_usd),
+                *_record_of(routed),
+            )
+            if made is not None:
+                return self._take(made)
+            row = await self._row(queries.read_claim, *key)
+            if row is None:
+                return Standing.ENDED
+            if row.state == "live":
+                free = await self._row(queries.take_held, *key, self.owner, self.lease_s)
+                return Standing.ELSEWHERE if free is None else self._take(free)
+            if row.outcome in ("exhausted", "dead") and routed.envelope.replay_for is not None:
+                return await self._again(routed, row)
+            return row
+
+    async def _again(self, routed: ImageRouted, row: Row) -> Claim | Row | Standing:
+        """A replay of a claim that ended in a dead letter."""
+        key, record = key_of(routed), _record_of(routed)
+        opened = await self._row(queries.reopen_claim, *key, self.owner, self.lease_s, *record)
+        if opened is not None:
+            return self._take(opened)
+        if row.record.origin() == record[0]:  # the very record that opened it, delivered once more
+            return row
+        settled = await self._row(queries.settle_dead, *key, "ended")
+        return settled or await self._row(queries.read_claim, *key) or Standing.ENDED
+
+    async def discard(self, routed: ImageRouted) -> Row | Standing:
+        """An operator gave the record up: a dead or unclaimed candidate fails for good, any other is left alone."""
+        key, hop = key_of(routed), hop_of(routed)
+        with database.translated():
+            made = await self._row(
+                queries.discard_unclaimed,
+                *(*key, routed.tenant, routed.request_id, self.pool_name, self.owner),
+                *(routed.spent_usd, hop.price_usd, routed.limit_usd),
+                *_record_of(routed),
+            )
+            made = made or await self._row(queries.settle_dead, *key, "discarded")
+            row = made or await self._row(queries.read_claim, *key)
+        return Standing.ELSEWHERE if row is None or row.state == "live" else row
+
+    # ---- ending ---------------------------------------------------------------------------------
+
+    async def finish(self, routed: ImageRouted, claim: Claim, decision: Decision) -> Row | None:
+        """Store what the fence came to. None when the fence moved on: someone else decides.
+
+        A dead letter emits nothing of its handler, so its attempt leaves through the outbox.
+        """
+        end = (decision.outcome, decision.detail, decision.paid_usd)
+        with database.translated():
+            async with self._pool.acquire() as connection, connection.transaction():
+                found = await connection.fetchrow(queries.finish_claim, *claim.row.key, claim.row.fence, *end)
+                row = _row(found) if found is not None else None
+                attempt = attempt_of(routed, row) if row is not None and row.outcome == "exhausted" else None
+                if attempt is not None:
+                    await outbox.put(connection, SCHEMA, [attempt], cause=routed.envelope)
+            if row is None:  # ours all the same if the answer to an earlier try was lost
+                row = await self._row(queries.read_claim, *claim.row.key)
+                row = row if row is not None and (row.state, row.fence) == ("done", claim.row.fence) else None
+        self.drop(claim)
+        telemetry.count("giclee_claims_total", pool=self.pool_name, outcome=decision.outcome if row else "fenced")
+        return row
+
+    async def bury(self, routed: ImageRouted, dead_class: str, message: str) -> Burial:
+        """End the claim of a record that is about to become a dead letter, and say whose identity that one has."""
+        key = key_of(routed)
+        mine = self.in_hand.get(key)
+        with database.translated():
+            row = None
+            if mine is not None:
+                detail = {"class": dead_class, "message": message}
+                row = await self._row(queries.bury_claim, *key, mine.row.fence, detail)
+                self.drop(mine)
+            row = row or await self._row(queries.read_claim, *key)
+        if row is None:
+            return Burial(paid_usd=routed.spent_usd)
+        if row.state == "live" or (mine is not None and row.fence != mine.row.fence):
+            return Burial(wanted=False)
+        self.answering(routed, row)
+        return Burial(origin=row.record.origin(), paid_usd=row.spent_usd)
+
+    def answering(self, routed: ImageRouted, row: Row) -> None:
+        """Remember which fence's events a delivery tells; only those may be marked when it is settled."""
+        self._answered[key_of(routed), routed.envelope.origin] = row.fence
+        while len(self._answered) > _ANSWERS_MAX:
+            self._answered.popitem(last=False)
+
+    async def acknowledged(self, events: Iterable[ImageRouted]) -> None:
+        """The broker has everything these deliveries told."""
+        places = [(key_of(event), event.envelope.origin) for event in events]
+        rows = [(*place[0], self._answered.pop(place)) for place in places if place in self._answered]
+        if rows:
+            with database.translated():
+                await self._pool.execute(queries.acknowledge, *(list(column) for column in zip(*rows, strict=True)))
+
+    # ---- what the sweeper does ------------------------------------------------------------------
+
+    async def renew(self) -> None:
+        """Keep the leases of what is worked on here, or waits for another try; let go of what waits too long."""
+        now = time.monotonic()
+        for claim in [one for one in self.in_hand.values() if not one.working and now - one.parked_at > PARKED_MAX_S]:
+            self.drop(claim)
+        mine = list(self.in_hand.values())
+        if not mine:
+            return
+        columns = zip(*((*claim.row.key, claim.row.fence) for claim in mine), strict=True)
+        with database.translated():
+            kept = await self._pool.fetch(queries.renew_leases, *(list(one) for one in columns), self.lease_s)
+        still = {(row["candidate_id"], row["hop"]) for row in kept}
+        for claim in mine:
+            claim.lost = claim.lost or claim.row.key not in still
+
+    async def take_over(self, limit: int) -> list[Claim]:
+        """Claims whose owner vanished, ours from now on; their records are to be handled again."""
+        with database.translated():
+            rows = await self._pool.fetch(queries.take_over, self.pool_name, limit, self.owner, self.lease_s)
+        found = [_row(one) for one in rows]
+        for row in found:
+            stale = self.in_hand.get(row.key)
+            if stale is not None:
+                stale.lost = True
+                self.drop(stale)
+        telemetry.count("giclee_claims_taken_over_total", len(found), pool=self.pool_name)
+        return [self._take(row) for row in found]
+
+    async def to_tell(self, limit: int, quiet_s: float = UNACKNOWLEDGED_S) -> list[Row]:
+        """Finished claims whose events nobody acknowledged, and vanished ones of ended requests, finished now."""
+        with database.translated():
+            over = await self._pool.fetch(queries.end_expired, self.pool_name, limit, self.owner)
+            quiet = await self._pool.fetch(queries.unacknowledged, self.pool_name, limit, quiet_s)
+        found = {row.key: row for row in map(_row, [*over, *quiet])}
+        return list(found.values())
+
+    async def give_back(self, claim: Claim, *, held: bool) -> None:
+        """Leave a claim that this process did not get to; what its job may have cost stays at risk.
+
+        `held`: its record waits in the held topic and will bring it back, so the sweeper leaves it alone.
+        """
+        self.drop(claim)
+        query = queries.leave_held if held else queries.give_back
+        with database.translated():
+            await self._pool.execute(query, *claim.row.key, claim.row.fence, claim.job is not None)
+
+    async def forget(self) -> None:
+        """Delete what no record can ask for any more."""
+        with database.translated():
+            await self._pool.execute(queries.forget_claims, FORGET_DAYS)
+            await self._pool.execute(queries.forget_ended, FORGET_DAYS)
+
+    # ---- rows and hands -------------------------------------------------------------------------
+
+    def drop(self, claim: Claim) -> None:
+        """Out of this process' hands; whoever waits for it looks again."""
+        if self.in_hand.get(claim.row.key) is claim:
+            del self.in_hand[claim.row.key]
+        claim.idle.set()
+
+    def _take(self, row: Row) -> Claim:
+        claim = self.in_hand[row.key] = Claim(row)
+        return claim
+
+    async def _row(self, query: str, *values: object) -> Row | None:
+        found = await self._pool.fetchrow(query, *values)
+        return None if found is None else _row(found)
+
+
+def _record_of(routed: ImageRouted) -> tuple[str, bytes, bytes, Sequence[Sequence[str]], int]:
+    """The record an event came in, as its columns; headers are bytes and jsonb is text, hence base64."""
+    envelope = routed.envelope
+    value = envelope.value or routed.model_dump_json(exclude_none=True, by_alias=True).encode()
+    headers = [[name, base64.b64encode(raw).decode()] for name, raw in envelope.headers]
+    recorded_ms = int(envelope.recorded_at.timestamp() * 1000)
+    return envelope.origin, routed.key().encode(), value, headers, recorded_ms
+
+
+def _row(found: Any) -> Row:
+    topic, partition, offset = found["origin"].rsplit(":", 2)
+    record = Record(
+        topic=topic,
+        partition=int(partition),
+        offset=int(offset),
+        key=found["record_key"],
+        value=found["record_value"],
+        headers=tuple((name, base64.b64decode(text)) for name, text in found["record_headers"]),
+        timestamp_ms=found["recorded_ms"],
+    )
+    same = ("state", "fence", "base_usd", "prior_usd", "price_usd", "limit_usd", "outcome", "detail")
+    return Row(key=(found["candidate_id"], found["hop"]), record=record, **{name: found[name] for name in same})

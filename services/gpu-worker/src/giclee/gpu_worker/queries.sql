@@ -1,0 +1,155 @@
+-- name: end_request
+-- Remember that a request has ended; said twice it changes nothing.
+INSERT INTO gpu_worker.ended (tenant, request_id) VALUES ($1, $2) ON CONFLICT DO NOTHING
+
+-- name: open_claim
+-- Claim a candidate's hop for the first time, only where nobody has and the request has not ended.
+INSERT INTO gpu_worker.claims AS c (candidate_id, hop, tenant, request_id, pool, state, fence, owner, lease_until,
+    base_usd, price_usd, limit_usd, at_risk_usd, origin, record_key, record_value, record_headers, recorded_ms)
+SELECT $1, $2, $3, $4, $5, 'live', 1, $6, clock_timestamp() + make_interval(secs => $7),
+    $8, $9, $10, CASE WHEN $8::numeric + $9::numeric <= $10::numeric THEN $9::numeric ELSE 0 END, $11, $12, $13, $14, $15
+WHERE NOT EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = $3 AND e.request_id = $4)
+ON CONFLICT (candidate_id, hop) DO NOTHING
+RETURNING c.*
+
+-- name: read_claim
+-- The claim as it stands.
+SELECT * FROM gpu_worker.claims WHERE candidate_id = $1 AND hop = $2
+
+-- name: reopen_claim
+-- A replay of a claim that ended in a dead letter opens it again with a higher fence, unless its request has ended.
+-- The replay's record becomes the one that opened it; a redelivery of that very record does not open it once more.
+UPDATE gpu_worker.claims AS c
+SET state = 'live', outcome = NULL, detail = '{}', acknowledged = false, finished_at = NULL, fence = c.fence + 1,
+    owner = $3, lease_until = clock_timestamp() + make_interval(secs => $4),
+    at_risk_usd = CASE WHEN c.base_usd + c.prior_usd + c.price_usd <= c.limit_usd THEN c.price_usd ELSE 0 END,
+    origin = $5, record_key = $6, record_value = $7, record_headers = $8, recorded_ms = $9
+WHERE c.candidate_id = $1 AND c.hop = $2 AND c.state = 'done' AND c.outcome IN ('exhausted', 'dead') AND c.origin <> $5
+    AND NOT EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = c.tenant AND e.request_id = c.request_id)
+RETURNING c.*
+
+-- name: settle_dead
+-- A claim that ended in a dead letter becomes a final failure: its request has ended, or an operator discarded it.
+UPDATE gpu_worker.claims AS c
+SET outcome = $3, acknowledged = false, lease_until = clock_timestamp()
+WHERE c.candidate_id = $1 AND c.hop = $2 AND c.state = 'done' AND c.outcome IN ('exhausted', 'dead')
+    AND ($3 <> 'ended'
+        OR EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = c.tenant AND e.request_id = c.request_id))
+RETURNING c.*
+
+-- name: discard_unclaimed
+-- An operator gave up a record that nobody had claimed: a finished claim without any work.
+INSERT INTO gpu_worker.claims AS c (candidate_id, hop, tenant, request_id, pool, state, fence, owner, lease_until,
+    base_usd, price_usd, limit_usd, origin, record_key, record_value, record_headers, recorded_ms, outcome, finished_at)
+VALUES ($1, $2, $3, $4, $5, 'done', 1, $6, clock_timestamp(), $7, $8, $9, $10, $11, $12, $13, $14, 'discarded',
+    clock_timestamp())
+ON CONFLICT (candidate_id, hop) DO NOTHING
+RETURNING c.*
+
+-- name: finish_claim
+-- What a fence came to, only while it is still the fence; what it paid is counted.
+UPDATE gpu_worker.claims AS c
+SET state = 'done', outcome = $4, detail = $5, prior_usd = c.prior_usd + $6::numeric, at_risk_usd = 0,
+    acknowledged = false, lease_until = clock_timestamp(), finished_at = clock_timestamp()
+WHERE c.candidate_id = $1 AND c.hop = $2 AND c.state = 'live' AND c.fence = $3
+RETURNING c.*
+
+-- name: bury_claim
+-- The handler failed: the claim ends as dead under its fence, with everything that it may have paid.
+UPDATE gpu_worker.claims AS c
+SET state = 'done', outcome = 'dead', detail = $4, prior_usd = c.prior_usd + c.at_risk_usd, at_risk_usd = 0,
+    acknowledged = false, lease_until = clock_timestamp(), finished_at = clock_timestamp()
+WHERE c.candidate_id = $1 AND c.hop = $2 AND c.state = 'live' AND c.fence = $3
+RETURNING c.*
+
+-- name: renew_leases
+-- Keep the leases of claims this process works on; what does not come back has another owner.
+UPDATE gpu_worker.claims AS c SET lease_until = clock_timestamp() + make_interval(secs => $4)
+FROM unnest($1::uuid[], $2::int[], $3::bigint[]) AS mine (candidate_id, hop, fence)
+WHERE c.candidate_id = mine.candidate_id AND c.hop = mine.hop AND c.fence = mine.fence AND c.state = 'live'
+RETURNING c.candidate_id, c.hop
+
+-- name: give_back
+-- A claim whose work never began: free for anyone at once, and its price is not at risk.
+UPDATE gpu_worker.claims SET lease_until = clock_timestamp(), at_risk_usd = CASE WHEN $4 THEN at_risk_usd ELSE 0 END
+WHERE candidate_id = $1 AND hop = $2 AND fence = $3 AND state = 'live'
+
+-- name: leave_held
+-- A claim whose record was held by a switch: nobody's, until the record comes back or a day has passed.
+UPDATE gpu_worker.claims SET owner = '', lease_until = clock_timestamp() + interval '1 day',
+    at_risk_usd = CASE WHEN $4 THEN at_risk_usd ELSE 0 END
+WHERE candidate_id = $1 AND hop = $2 AND fence = $3 AND state = 'live'
+
+-- name: take_held
+-- The record of a claim that was left held came back: take it over at once.
+UPDATE gpu_worker.claims AS c
+SET fence = c.fence + 1, owner = $3, lease_until = clock_timestamp() + make_interval(secs => $4),
+    prior_usd = c.prior_usd + c.at_risk_usd,
+    at_risk_usd = CASE WHEN c.base_usd + c.prior_usd + c.at_risk_usd + c.price_usd <= c.limit_usd
+        THEN c.price_usd ELSE 0 END
+WHERE c.candidate_id = $1 AND c.hop = $2 AND c.state = 'live' AND c.owner = ''
+    AND NOT EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = c.tenant AND e.request_id = c.request_id)
+RETURNING c.*
+
+-- name: take_over
+-- Claims of this pool whose owner vanished (database time), each under a higher fence.
+-- What the earlier fence may have paid counts as spent. Claims of ended requests are left to end_expired.
+WITH lost AS (
+    SELECT candidate_id, hop FROM gpu_worker.claims c
+    WHERE pool = $1 AND NOT acknowledged AND state = 'live' AND lease_until < clock_timestamp()
+        AND NOT EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = c.tenant AND e.request_id = c.request_id)
+    ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+UPDATE gpu_worker.claims AS c
+SET fence = c.fence + 1, owner = $3, lease_until = clock_timestamp() + make_interval(secs => $4),
+    prior_usd = c.prior_usd + c.at_risk_usd,
+    at_risk_usd = CASE WHEN c.base_usd + c.prior_usd + c.at_risk_usd + c.price_usd <= c.limit_usd
+        THEN c.price_usd ELSE 0 END
+FROM lost
+WHERE c.candidate_id = lost.candidate_id AND c.hop = lost.hop
+    AND NOT EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = c.tenant AND e.request_id = c.request_id)
+RETURNING c.*
+
+-- name: end_expired
+-- Claims whose owner vanished and whose request has ended: done, with what may have been paid, and never worked on.
+WITH lost AS (
+    SELECT c.candidate_id, c.hop FROM gpu_worker.claims c
+    JOIN gpu_worker.ended e ON e.tenant = c.tenant AND e.request_id = c.request_id
+    WHERE c.pool = $1 AND NOT c.acknowledged AND c.state = 'live'
+        AND (c.lease_until < clock_timestamp() OR c.owner = '')
+    ORDER BY c.lease_until LIMIT $2 FOR UPDATE OF c SKIP LOCKED
+)
+UPDATE gpu_worker.claims AS c
+SET state = 'done', outcome = 'ended', fence = c.fence + 1, owner = $3, prior_usd = c.prior_usd + c.at_risk_usd,
+    at_risk_usd = 0, acknowledged = false, lease_until = clock_timestamp(), finished_at = clock_timestamp()
+FROM lost WHERE c.candidate_id = lost.candidate_id AND c.hop = lost.hop
+RETURNING c.*
+
+-- name: unacknowledged
+-- Finished claims whose event was never acknowledged, some time after their end; looked at again as much later.
+WITH quiet AS (
+    SELECT candidate_id, hop FROM gpu_worker.claims
+    WHERE pool = $1 AND NOT acknowledged AND state = 'done'
+        AND lease_until < clock_timestamp() - make_interval(secs => $3)
+    ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+UPDATE gpu_worker.claims AS c SET lease_until = clock_timestamp() FROM quiet
+WHERE c.candidate_id = quiet.candidate_id AND c.hop = quiet.hop
+RETURNING c.*
+
+-- name: acknowledge
+-- The events of these fences are acknowledged by the broker.
+UPDATE gpu_worker.claims AS c SET acknowledged = true
+FROM unnest($1::uuid[], $2::int[], $3::bigint[]) AS told (candidate_id, hop, fence)
+WHERE c.candidate_id = told.candidate_id AND c.hop = told.hop AND c.fence = told.fence AND c.state = 'done'
+
+-- name: forget_claims
+-- Acknowledged claims that no record can ask for any more: routed records live 7 days, dead letters 30.
+DELETE FROM gpu_worker.claims WHERE (candidate_id, hop) IN (
+    SELECT candidate_id, hop FROM gpu_worker.claims
+    WHERE acknowledged AND finished_at < clock_timestamp() - make_interval(days => $1) LIMIT 1000)
+
+-- name: forget_ended
+-- Ended requests that no record can name any more.
+DELETE FROM gpu_worker.ended WHERE (tenant, request_id) IN (
+    SELECT tenant, request_id FROM gpu_worker.ended WHERE ended_at < clock_timestamp() - make_interval(days => $1) LIMIT 1000)

@@ -1,0 +1,83 @@
+"""Loads the models before the first candidate comes and makes one image with each; until then, not ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from giclee.bus import telemetry
+from giclee.bus.errors import Transient
+from giclee.gpu_worker.provider import Ask, ModelUnusable, NotMade, Provider, Shape
+from giclee.gpu_worker.shelf import verified
+from giclee.schemas import models
+from giclee.schemas.models import Model
+
+log = telemetry.logger(__name__)
+
+
+def rows_of(pool: str, config: str | None, models_dir: Path) -> dict[str, Model]:
+    """The models of a pool by name. Errors: ModelUnusable for none, or for a demo model whose folder is gone;
+    InvalidInput for rows that cannot be read."""
+    builtin = models.builtin(models_dir)
+    rows, _ = models.load(config, builtin)
+    gone = [str(models_dir / name) for name in models.BUILTIN if builtin and name not in rows]
+    if gone:
+        raise ModelUnusable(f"the folder {' and the folder '.join(gone)} is missing; `make models` makes it")
+    mine = {name: row for name, row in rows.items() if row.pool == pool}
+    if not mine:
+        raise ModelUnusable(f"no model of the pool {pool}: neither under {models_dir} nor in GICLEE_CONFIG")
+    return mine
+
+
+def check_files(rows: Mapping[str, Model]) -> None:
+    """Hash the folder of every model that has one. Errors: ModelUnusable naming every file of every model at once."""
+    wrong: list[str] = []
+    for model in rows.values():
+        folder = Path(model.location)
+        if model.provider == "diffusion" and folder.is_dir():
+            try:
+                verified(model, folder)
+            except ModelUnusable as error:
+                wrong.append(str(error))
+    if wrong:
+        raise ModelUnusable("; ".join(wrong))
+
+
+class WarmUp:
+    """The models that shall be resident, and whether they are."""
+
+    def __init__(self, rows: Sequence[Model], providers: Mapping[str, Provider]) -> None:
+        self._rows, self._providers = rows, providers
+        self._waits_for: str | None = "models are not loaded yet"
+
+    async def load(self) -> None:
+        """Load every model. Errors: ModelUnusable."""
+        for model in self._rows:
+            found = await self._providers[model.provider].describe(model)
+            log.info("model loaded", model=model.name, revision=model.revision, where=found.where)
+
+    async def run(self) -> None:
+        """One image of each model, then wait until cancelled: a background function must not end."""
+        for model in self._rows:
+            self._waits_for = f"{model.name} makes its first image"
+            shape = Shape(
+                model=model.name,
+                width=model.width,
+                height=model.height,
+                steps=model.steps,
+                guidance_scale=model.guidance_scale,
+            )
+            ask = Ask(shape=shape, prompt="a large red circle on a white background", seed=0)
+            answer = (await self._providers[model.provider].make(model, [ask], 1))[0]
+            if isinstance(answer, NotMade):
+                log.warning("the first image failed", model=model.name, why=answer.message)
+            else:
+                log.info("model is warm", model=model.name, seconds=round(answer.seconds, 3))
+        self._waits_for = None
+        await asyncio.Event().wait()
+
+    async def check(self) -> None:
+        """For /readyz. Errors: Transient until every model made its first image."""
+        if self._waits_for is not None:
+            raise Transient(self._waits_for)
