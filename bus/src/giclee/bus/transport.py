@@ -79,6 +79,11 @@ class Reader(Protocol):
         """Where a partition with nothing in flight may be committed to: past control records too."""
         ...
 
+    async def ends(self) -> Mapping[Partition, int]:
+        """Per assigned partition, the offset after the last record that may be read now. Who has come so far
+        (`caught_up`) has read everything there was. Errors: Transient."""
+        ...
+
     def assignment(self) -> Collection[Partition]: ...
     async def stop(self) -> None: ...
 
@@ -95,12 +100,35 @@ class Writer(Protocol):
     async def stop(self) -> None: ...
 
 
+class NumberedWriter(Protocol):
+    """Writes numbered records to its topics exactly once, as the only living writer of its name.
+
+    After any error or cancellation the outcome is unknown: `close`, then `open` tells what is on the log.
+    """
+
+    async def open(self) -> int:
+        """Shut out whoever wrote under this name before; the last number on the log, 0 for none.
+        Errors: Transient."""
+        ...
+
+    async def send(self, records: Sequence[Record], first_number: int) -> None:
+        """All records in one transaction, numbered on from `first_number`. Errors: Transient."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+NUMBER = "giclee-number"
+"""Header of a record that a NumberedWriter wrote: its name, a slash, its number."""
+
+
 class Transport(Protocol):
-    """Makes readers and writers."""
+    """Makes readers and writers. A reader of group "" reads every partition from its beginning."""
 
     async def cluster_id(self) -> str: ...
     def reader(self, group: str, topics: Sequence[str]) -> Reader: ...
     def writer(self, name: str) -> Writer: ...
+    def numbered(self, name: str, topics: Sequence[str]) -> NumberedWriter: ...
 
 
 Send = Callable[[Sequence[Record]], Awaitable[Sequence[Position]]]
