@@ -23,6 +23,7 @@ from giclee.infra.local.kafka import Kafka
 from giclee.infra.local.part import Part
 from giclee.infra.local.ports import OFFSETS, Ports
 from giclee.infra.local.postgres import Postgres
+from giclee.infra.local.registry import Registry
 from giclee.infra.local.s3 import REGION, S3
 
 _BASES = range(20_000, 32_000, 200)
@@ -120,6 +121,14 @@ class S3Running:
     aws_secret_access_key: str
     region: str
     bucket: str
+    running: Running
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryRunning:
+    """A schema registry for tests; not part of the stack unless asked for."""
+
+    schema_registry_url: str
     running: Running
 
 
@@ -224,6 +233,15 @@ def s3_part(*, wait: bool = True) -> Iterator[S3Running]:
         with _running(part, wait=wait) as running:
             keys = (part.access_key_id, part.secret_access_key)
             yield S3Running(part.endpoint, *keys, REGION, part.bucket, running)
+
+
+@contextmanager
+def registry_part(*, wait: bool = True) -> Iterator[RegistryRunning]:
+    """A schema registry: 8 s and 270 MB, so only for tests of Avro."""
+    with _folder() as folder, ports_of_our_own() as ports:
+        part = Registry(folder / "registry", folder / "registry.log", ports)
+        with _running(part, wait=wait) as running:
+            yield RegistryRunning(part.url, running)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ START_TIMEOUT_S = 1200.0
 """Cold, with downloads over a slow line. A warm start takes seconds."""
 READY_TIMEOUT_S = 180.0
 """For the services; the worker makes a warm-up image first."""
+HOPELESS_RESTARTS = 5
+"""A process that died this often while it was waited for will not come up by waiting."""
 STOP_TIMEOUT_S = 90.0
 """Above the sum of the graces: 25 s for services, 10 s S3, 20 s Postgres, 20 s Kafka."""
 
@@ -74,13 +76,13 @@ def start(folder: Folder, arguments: list[str], tell: Tell) -> bool:
 
 
 def wait_ready(folder: Folder, ports: Ports, tell: Tell, timeout_s: float = READY_TIMEOUT_S) -> list[ProcessStatus]:
-    """The processes that are still not ready at the end of the wait; missing ones are not waited for."""
+    """The processes that are not ready at the end of the wait. Missing and hopeless ones are not waited for."""
     deadline = time.monotonic() + timeout_s
     said = ""
     while True:
         rows = statuses(folder, ports)
         waiting = [row for row in rows if not row.ready]
-        names = ", ".join(row.name for row in waiting if not row.missing)
+        names = ", ".join(row.name for row in waiting if not row.missing and row.restarts < HOPELESS_RESTARTS)
         if not names or time.monotonic() > deadline:
             return waiting
         if names != said:

@@ -25,6 +25,10 @@ def s3_of(folder: Folder, ports: Ports) -> S3:
     return S3(folder.root / "s3", folder.log("s3"), ports, keys.aws_access_key_id, keys.aws_secret_access_key)
 
 
+def registry_of(folder: Folder, ports: Ports) -> Registry:
+    return Registry(folder.root / "registry", folder.log("registry"), ports)
+
+
 def parts_of(folder: Folder, ports: Ports, wanted: Wanted) -> list[Part]:
     """In the order of their start: the slowest first. They stop in reverse: Kafka last."""
     parts: list[Part] = []
@@ -35,7 +39,7 @@ def parts_of(folder: Folder, ports: Ports, wanted: Wanted) -> list[Part]:
     if wanted.has("s3"):
         parts.append(s3_of(folder, ports))
     if wanted.registry:
-        parts.append(Registry(folder.log("registry"), ports))
+        parts.append(registry_of(folder, ports))
     return parts
 
 
@@ -56,7 +60,7 @@ def client_env(folder: Folder, ports: Ports, wanted: Wanted) -> dict[str, str]:
         "GICLEE_API_KEY": folder.secrets().api_key,
     }
     if wanted.registry:
-        values["SCHEMA_REGISTRY_URL"] = Registry(folder.log("registry"), ports).url
+        values["SCHEMA_REGISTRY_URL"] = registry_of(folder, ports).url
     return values
 
 

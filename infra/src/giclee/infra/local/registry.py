@@ -1,4 +1,4 @@
-"""The schema registry, only when asked for: Apicurio, which speaks Confluent's API. It forgets when it stops."""
+"""The schema registry, only when asked for: Apicurio, which speaks Confluent's API."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _API = "/apis/ccompat/v7"
 class Registry:
     """The registry of one stack."""
 
+    folder: Path
     log: Path
     ports: Ports
     name: str = "registry"
@@ -33,6 +34,7 @@ class Registry:
 
     def prepare(self, keep_on: KeepOn) -> None:
         """Download and unpack once per machine."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         goal = ("dependency:copy", f"-Dartifact={APICURIO}", "-DoutputDirectory={out}", "-Dmdep.useBaseVersion=true")
         packed = fetched(cache_dir() / "apicurio-2.6.13", goal, log=self.log, what="the registry", keep_on=keep_on)
         unpacked = self._home()
@@ -47,8 +49,10 @@ class Registry:
 
     def launch(self) -> Launch:
         listen = (f"-Dquarkus.http.port={self.ports.of('registry')}", f"-Dquarkus.http.host={self.ports.host}")
+        # on disk: records on topics name schemas by number, which must mean the same after a restart
+        keep = {"REGISTRY_DATASOURCE_URL": f"jdbc:h2:file:{self.folder / 'schemas'}"}
         argv = (java(), "-Xmx384m", "-XX:+UseSerialGC", "-XX:-UsePerfData", *listen, "-jar", _JAR)
-        return Launch(argv=argv, log=self.log, cwd=self._home(), grace_s=10)
+        return Launch(argv=argv, env=keep, log=self.log, cwd=self._home(), grace_s=10)
 
     def trouble(self) -> str | None:
         connection = http.client.HTTPConnection(self.ports.client_host, self.ports.of("registry"), timeout=1.0)

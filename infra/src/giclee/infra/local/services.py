@@ -112,9 +112,13 @@ def launch(service: Service, replica: int, *, ports: Ports, folder: Folder, env:
 
 
 def _asked_by_intake(ports: Ports) -> dict[str, str]:
-    """Where policy and router answer intake's dry runs: internal paths on the health ports of their first replicas."""
+    """Where policy and router answer dry runs (internal paths on the health ports), and where assets are shown."""
     first = {row.name: f"http://{ports.client_host}:{health_port(row, 1, ports)}" for row in TABLE}
-    return {"GICLEE_INTAKE_POLICY_URL": first["policy"], "GICLEE_INTAKE_ROUTER_URL": first["router"]}
+    return {
+        "GICLEE_INTAKE_POLICY_URL": first["policy"],
+        "GICLEE_INTAKE_ROUTER_URL": first["router"],
+        "GICLEE_INTAKE_ASSETS_URL": f"http://{ports.client_host}:{ports.of('publisher')}",
+    }
 
 
 def interpreter(venv: Venv) -> Path:
