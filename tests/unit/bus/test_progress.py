@@ -86,4 +86,4 @@ def test_work_that_no_poll_brought_is_never_stale() -> None:
     """A taken-over claim has its own fence."""
     from giclee.bus.progress import Job
 
-    assert not Progress().is_stale(Job(record(0), None))
+    assert not Progress().is_stale(Job(record(0), AT, None))

@@ -107,7 +107,7 @@ class Loop:
 
     async def submit(self, record: Record) -> None:
         """Handle a record that no poll brought (a claim taken over), layers and acknowledgement included."""
-        job = Job(record, None)
+        job = Job(record, record.at, None)
         emits = await self._attempt(job)
         if emits is None:
             raise Transient(f"{self.stage.name} is stopping")

@@ -20,6 +20,7 @@ class Job:
     """One record being handled. `epoch` is its partition's at the time; None for work that no poll brought."""
 
     record: Record
+    at: Partition
     epoch: int | None
     delivery: Delivery | None = None
 
@@ -68,16 +69,17 @@ class Progress:
 
     def read(self, record: Record) -> Job | None:
         """Take in a record that was read. None when an earlier record of its key must end first."""
-        track = self.tracks.get(record.at)
+        at = record.at
+        track = self.tracks.get(at)
         if track is None:
             return None
         track.inflight.append(record.offset)
         self.pending += 1
         self.pending_bytes += len(record.value or b"")
-        job = Job(record, track.epoch)
+        job = Job(record, at, track.epoch)
         if record.key is None:
             return job
-        place = (record.at, record.key)
+        place = (at, record.key)
         if place in self._waiting:
             self._waiting[place].append(job)
             return None
@@ -90,7 +92,7 @@ class Progress:
         self.pending_bytes -= len(job.record.value or b"")
         if job.record.key is None:
             return None
-        place = (job.record.at, job.record.key)
+        place = (job.at, job.record.key)
         queue = self._waiting.get(place)
         if not queue:
             self._waiting.pop(place, None)
@@ -101,13 +103,14 @@ class Progress:
         """Whether the partition moved away since this job was read."""
         if job.epoch is None:
             return False
-        track = self.tracks.get(job.record.at)
+        track = self.tracks.get(job.at)
         return track is None or track.epoch != job.epoch
 
     def settle(self, job: Job) -> None:
         """A job's results are acknowledged; a stale job changes nothing."""
-        if job.epoch is not None and not self.is_stale(job):
-            self.tracks[job.record.at].settle(job.record.offset)
+        track = self.tracks.get(job.at)
+        if track is not None and track.epoch == job.epoch:
+            track.settle(job.record.offset)
 
     def committable(self) -> dict[Partition, int]:
         """Offsets that moved since the last commit."""

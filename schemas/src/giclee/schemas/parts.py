@@ -14,7 +14,6 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -59,34 +58,29 @@ class StrictPart(BaseModel):
 # ---- text ---------------------------------------------------------------------------------------
 
 
-def _clean(text: str) -> str:
-    """Refuse what Postgres, JSON or a log line cannot hold: NUL and lone surrogates."""
-    if "\x00" in text:
-        raise ValueError("must not contain NUL (U+0000)")
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise ValueError("must not contain lone surrogates")
-    return text
+NO_NUL = r"^[^\x00]*$"
+"""What Postgres cannot hold is refused. Lone surrogates are no strings to pydantic in the first place."""
 
-
-Text = Annotated[str, AfterValidator(_clean)]
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_clean)]
+Text = Annotated[str, StringConstraints(pattern=NO_NUL)]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=NO_NUL)]
 Tenant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Pool = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,24}$")]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
-LabelText = Annotated[str, StringConstraints(max_length=256), AfterValidator(_clean)]
+LabelText = Annotated[str, StringConstraints(max_length=256, pattern=NO_NUL)]
 Labels = Annotated[dict[LabelKey, LabelText], Field(max_length=32)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-def _from_json(value: Any, parse: Any) -> Any:
-    return parse(value) if isinstance(value, str) else value
-
-
-Id = Annotated[uuid.UUID, BeforeValidator(lambda value: _from_json(value, uuid.UUID))]
+Id = Annotated[uuid.UUID, Field(strict=False)]
 """A UUID; strict models take its text form too, since JSON has no other."""
 
+Instant = AwareDatetime
+"""A moment with its zone."""
 
-def _parse_time(value: str) -> datetime:
+
+def _parse_time(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
     text = value[:-1] + "+00:00" if value[-1:] in "zZ" else value
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
@@ -94,11 +88,12 @@ def _parse_time(value: str) -> datetime:
     return moment
 
 
-Instant = Annotated[
+AskedInstant = Annotated[
     AwareDatetime,
-    BeforeValidator(lambda value: _from_json(value, _parse_time)),
+    BeforeValidator(_parse_time),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
+"""A moment as a caller writes it: RFC 3339, and no number of seconds is guessed to be one."""
 
 # ---- money --------------------------------------------------------------------------------------
 
@@ -129,11 +124,22 @@ def usd_text(amount: Decimal) -> str:
 
 Usd = Annotated[
     Decimal,
-    BeforeValidator(_parse_usd),
-    Field(ge=0),
+    Field(ge=0, le=1_000_000, decimal_places=USD_PLACES, allow_inf_nan=False, strict=False),
     PlainSerializer(usd_text, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]{1,6})?$"}),
 ]
+"""An amount of ours, in US dollars."""
+
+AskedUsd = Annotated[
+    Decimal,
+    BeforeValidator(_parse_usd),
+    Field(ge=0),
+    PlainSerializer(usd_text, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": r"^[0-9]+(\.[0-9]{1,6})?$"}, {"type": "number", "minimum": 0}]}
+    ),
+]
+"""An amount as a caller writes it: a decimal string or a number."""
 
 
 # ---- enums that may grow ------------------------------------------------------------------------
@@ -178,7 +184,7 @@ class Size(StrictPart):
     height: Annotated[int, Field(ge=16, le=4096)]
 
 
-TemplateValue = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_clean)] | bool | int | float
+TemplateValue = Annotated[str, StringConstraints(max_length=1024, pattern=NO_NUL)] | bool | int | float
 
 
 class TemplateUse(StrictPart):
@@ -192,8 +198,8 @@ class TemplateUse(StrictPart):
 class ModelPin(StrictPart):
     """A model by name and, where given, the exact revision of its weights."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_clean)]
-    revision: Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_clean)] | None = None
+    name: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=NO_NUL)]
+    revision: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL)] | None = None
 
 
 class Params(StrictPart):

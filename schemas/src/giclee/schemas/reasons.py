@@ -61,6 +61,8 @@ TABLE: dict[str, str] = {
     "idempotency_mismatch": "The Idempotency-Key was used with another body.",
     "idempotency_in_flight": "A request with this Idempotency-Key is being answered; try again shortly.",
     "unsupported_query": "A query parameter is unknown or malformed.",
+    "unsupported_media_type": "The body must be application/json, in UTF-8.",
+    "invalid_header": "A header is malformed.",
     "unavailable": "A part that this needs is away; try again shortly.",
     "retry_unsupported": "Retrying a closed request comes with a later release.",
     "reviews_unsupported": "Reviews come with a later release.",

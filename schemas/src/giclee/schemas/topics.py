@@ -150,6 +150,7 @@ def topic_for(event: events.Event) -> str:
     return topic_of(type(event), event.pool() if isinstance(event, events.ImageRouted) else None)
 
 
+@cache
 def events_on(topic: str) -> tuple[type[events.Event], ...]:
     """The events a topic may carry; `.dlq` and `.held` carry their source's."""
     source = topic.removesuffix(".dlq").removesuffix(".held")

@@ -9,6 +9,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -54,10 +55,15 @@ def encode(event: Event, *, source: str, cause: Envelope | None = None) -> Recor
         subject=str(subject) if subject else None,
         cause=cause.id if cause else None,
         traceparent=tracing.traceparent(),
-        dataschema=SCHEMA_URI.format(name=type(event).__name__),
+        dataschema=_schema_of(type(event)),
     )
     value = event.__pydantic_serializer__.to_json(event, exclude_none=True, by_alias=True)
     return Record(topic=topics.topic_for(event), key=event.key().encode(), value=value, headers=headers)
+
+
+@cache
+def _schema_of(event: type[Event]) -> str:
+    return SCHEMA_URI.format(name=event.__name__)
 
 
 # ---- decode -------------------------------------------------------------------------------------
@@ -104,11 +110,9 @@ def decode_public(record: Record, envelope: Envelope, cluster_id: str) -> Event:
 
 def decode_own(record: Record, envelope: Envelope) -> Event:
     """An event that one of our stages wrote. Errors: InvalidInput."""
-    known = topics.events_on(record.topic)
-    chosen = next((event for event in known if event.type_name == envelope.type), None)
-    if chosen is None and (envelope.type or len(known) > 1):
+    model = _model_of(record.topic, envelope.type)
+    if model is None:
         raise strict.InvalidInput([strict.FieldError("", f"ce_type {envelope.type} does not belong on {record.topic}")])
-    model = chosen or known[0]
     if not record.value:
         raise strict.InvalidInput([strict.FieldError("", "the record has no value", "empty_value")])
     try:
@@ -118,6 +122,15 @@ def decode_own(record: Record, envelope: Envelope) -> Event:
         raise strict.InvalidInput(
             [strict.FieldError(strict.pointer(row["loc"]), row["msg"], "undecodable") for row in rows]
         ) from None
+
+
+@lru_cache(maxsize=256)
+def _model_of(topic: str, type_name: str | None) -> type[Event] | None:
+    """The event that a record must be; without a type, the topic's only one. Bounded: anyone may write types."""
+    known = topics.events_on(topic)
+    if type_name is None:
+        return known[0] if len(known) == 1 else None
+    return next((event for event in known if event.type_name == type_name), None)
 
 
 def decode(record: Record, envelope: Envelope, cluster_id: str) -> Event:
