@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import orjson
@@ -46,8 +47,8 @@ async def serving(
     raises while not ready. `internal`: path -> async (dict) -> dict. Errors: OSError when the port is taken.
     """
     application = web.Application(client_max_size=BODY_MAX_BYTES)
-    application.router.add_get("/livez", lambda _: _livez(alive))
-    application.router.add_get("/readyz", lambda _: _readyz(checks, alive))
+    application.router.add_get("/livez", partial(_livez, alive))
+    application.router.add_get("/readyz", partial(_readyz, checks, alive))
     application.router.add_get("/metrics", _metrics)
     for path, handle in internal.items():
         application.router.add_post(path, _posted(handle))
@@ -61,7 +62,7 @@ async def serving(
         await runner.cleanup()
 
 
-async def _livez(alive: Mapping[str, Alive]) -> web.Response:
+async def _livez(alive: Mapping[str, Alive], _: web.Request) -> web.Response:
     late = _late(alive)
     return _json({"alive": not late, "late": late}, 503 if late else 200)
 
@@ -76,7 +77,7 @@ def _late(alive: Mapping[str, Alive]) -> dict[str, str]:
     return late
 
 
-async def _readyz(checks: Mapping[str, Check], alive: Mapping[str, Alive]) -> web.Response:
+async def _readyz(checks: Mapping[str, Check], alive: Mapping[str, Alive], _: web.Request) -> web.Response:
     """All checks at once; the names of those that fail, with what they say."""
     named = tuple(checks.items())
     answers = await asyncio.gather(*(_bounded(check) for _, check in named), return_exceptions=True)
