@@ -6,6 +6,7 @@ import asyncio
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 
 import pytest
 from PIL import Image
@@ -108,14 +109,18 @@ async def test_an_image_that_kills_the_child_is_tried_a_few_times() -> None:
     """A crash is Transient for this record alone, so that it ends as a dead letter and not as an outage."""
 
     class Mortal(Deriver):
-        async def _asked(self, child: asyncio.subprocess.Process, body: bytes) -> bytes:
-            child.kill()
-            await child.wait()
-            return await super()._asked(child, body)
+        async def _asked(self, child: asyncio.subprocess.Process, bodies: Sequence[bytes]) -> list[bytes]:
+            if b"deadly" in bodies:
+                child.kill()
+                await child.wait()
+            return await super()._asked(child, bodies)
 
-    deriver = Mortal()
-    with pytest.raises(Transient) as caught:
-        await deriver.thumbnail(b"x")
+    deriver, harmless = Mortal(), encoded(Image.new("RGB", (10, 10)))
+    found = await asyncio.gather(
+        *(deriver.thumbnail(body) for body in (harmless, b"deadly", harmless)), return_exceptions=True
+    )
     await deriver.stop()
 
-    assert caught.value.scope == "record"
+    assert isinstance(found[1], Transient)
+    assert found[1].scope == "record"
+    assert [one.width for one in found[::2]] == [10, 10]  # type: ignore[union-attr]

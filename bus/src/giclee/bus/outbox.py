@@ -67,12 +67,19 @@ async def put(connection: Connection, schema: str, events: Sequence[Event], *, c
 
     They are sent in this order per lane. Errors: those of asyncpg.
     """
+    await put_caused(connection, schema, [(event, cause) for event in events])
+
+
+async def put_caused(
+    connection: Connection, schema: str, events: Sequence[tuple[Event, Envelope | None]]
+) -> None:
+    """As `put`, for the events of several decisions at once, each with what caused it."""
     if not events:
         return
-    records = [codec.encode(event, source=f"giclee/{schema}", cause=cause) for event in events]
+    records = [codec.encode(event, source=f"giclee/{schema}", cause=cause) for event, cause in events]
     await connection.execute(
         _sql(_PUT, schema),
-        [lane_of(event) for event in events],
+        [lane_of(event) for event, _ in events],
         [record.topic for record in records],
         [record.key for record in records],
         [record.value for record in records],

@@ -157,8 +157,8 @@ def closing_of(order: Order, decision: Decision, evidence: Evidence, now: dateti
     waves = order.candidates()
     approved = [*sorted(order.approved), *decision.approve]
     cost = sum((cost_of(order, index, wave) for index, wave in waves.items()), Decimal(0))
-    if order.verdict is None:  # nobody knows what was cleared meanwhile; what is known to be paid counts
-        cost = sum(order.spent.values(), Decimal(0))
+    # without a clearance nobody knows what was asked for; what is known to be paid counts all the same
+    cost += sum((usd for index, usd in order.spent.items() if index not in waves), Decimal(0))
     settled = all(index in order.outcomes for index in waves)
     per_approved = (cost / len(approved)).quantize(Decimal(1).scaleb(-USD_PLACES), ROUND_HALF_UP) if approved else None
     return RequestClosed(

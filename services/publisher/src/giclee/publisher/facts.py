@@ -31,8 +31,9 @@ INDICES_MAX = 400
 NOBODY = -1
 """The index of a candidate that is none of the request's."""
 
-HOPELESS = frozenset({"no_route", "limit", "size_unsupported", "param_unsupported"})
-"""Codes of failures that every other candidate of the request would share."""
+KEEP_THEIR_PLACE = frozenset({"no_route", "limit", "size_unsupported", "param_unsupported", "discarded"})
+"""Codes of failures that do not make room under the cap: those that every other candidate of the request would
+share, and a discard, since there may be an image all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,7 @@ def _from_failed(event: GenerationFailed) -> list[Fact]:
         "index": event.index,
         "hop": event.hop,
         "candidate_id": str(event.candidate_id),
-        "hopeless": bool(codes & HOPELESS),
+        "keeps_place": bool(codes & KEEP_THEIR_PLACE),
     }
     found = [Fact(kind="outcome", name=f"{event.index}/{event.hop}", says=says, evidence=event.model_dump_json())]
     if "discarded" in codes:  # rule 11: it ends the candidate unless it is sealed, whatever else is known of it
@@ -142,7 +143,7 @@ def _from_stalled(event: ImageStalled) -> list[Fact]:
     if event.request_id is None or event.dead_class == "invalid":  # rule 10: no fact of an order
         return []
     source, index = event.source, _index_of(event)
-    says = {"class": event.dead_class, "index": index, "wave": event.wave}
+    says = {"class": event.dead_class, "stage": event.stage, "index": index, "wave": event.wave}
     name = f"{event.stage}/{source.topic}:{source.partition}:{source.offset}"
     stall = Fact(kind="stall", name=name, says=says)
     return [stall, *(_spent_fact(index, event.paid_usd) if event.paid_usd and index is not None else [])]

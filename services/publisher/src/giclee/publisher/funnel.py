@@ -121,18 +121,18 @@ class Standing:
     def room(self) -> int:
         """How many more candidates cap and budget allow.
 
-        The cap counts candidates with an image or still able to make one (rule 2), so a failure gives its place
-        back; not one that every other candidate would share, and not more of them than the cap itself, or an
-        order that nobody can fulfil would never end.
+        The cap counts candidates with an image or still able to make one (rule 2), so a failure makes room; not
+        each (`facts.KEEP_THEIR_PLACE`), unless the worker's whole chain was exhausted by an outage, and not more
+        of them than the cap itself, or an order that nobody can fulfil would never end.
         """
         order, verdict = self.order, self.order.verdict
         if verdict is None:
             return 0
-        exhausted = {stall.index for stall in order.stalls if stall.dead_class == "exhausted"}
+        exhausted = {s.index for s in order.stalls if s.dead_class == "exhausted" and s.stage.startswith("gpu-worker")}
         freed = sum(
             1
             for index, outcome in order.outcomes.items()
-            if outcome.image is None and index in self.waves and (not outcome.hopeless or index in exhausted)
+            if outcome.image is None and index in self.waves and (not outcome.keeps_place or index in exhausted)
         )
         cap = verdict.max_candidates
         room = min(cap - (len(self.waves) - min(freed, cap)), INDICES_MAX - len(self.waves))

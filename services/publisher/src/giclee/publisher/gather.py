@@ -17,11 +17,17 @@ Answer = TypeVar("Answer")
 
 
 class Gathered(Generic[Asked, Answer]):
-    """Calls of `write(batch)`, at most one at a time, each with at most `at_most` of what is waiting, in order."""
+    """Calls of `write(batch)`, at most one at a time, each with at most `at_most` of what is waiting, in order.
 
-    def __init__(self, write: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]], at_most: int) -> None:
+    A batch waits `linger_s` seconds for company before it is written.
+    """
+
+    def __init__(
+        self, write: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]], at_most: int, *, linger_s: float = 0.0
+    ) -> None:
         self._write = write
         self._at_most = at_most
+        self._linger_s = linger_s
         self._waiting: list[tuple[Asked, asyncio.Future[Answer]]] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -35,6 +41,8 @@ class Gathered(Generic[Asked, Answer]):
 
     async def _write_all(self) -> None:
         while self._waiting:
+            if len(self._waiting) < self._at_most:
+                await asyncio.sleep(self._linger_s)
             batch, self._waiting = self._waiting[: self._at_most], self._waiting[self._at_most :]
             await self._answer([one for one in batch if not one[1].done()])
 

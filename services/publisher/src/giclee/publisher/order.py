@@ -62,7 +62,7 @@ class Outcome:
     candidate_id: uuid.UUID
     hop: int
     image: BlobRef | None
-    hopeless: bool = False
+    keeps_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ class Stall:
     """A dead letter about a candidate, about a wave, or (both None) about the whole order."""
 
     dead_class: str
+    stage: str
     index: int | None
     wave: int | None
 
@@ -209,7 +210,7 @@ def _outcomes_in(rows: list[Fact]) -> dict[int, Outcome]:
             candidate_id=uuid.UUID(fact.says["candidate_id"]),
             hop=fact.says["hop"],
             image=None if image is None else BlobRef.model_validate(image),
-            hopeless=fact.says.get("hopeless", False),
+            keeps_place=fact.says.get("keeps_place", False),
         )
         found.setdefault(fact.says["index"], outcome)
     return found
@@ -229,4 +230,4 @@ def _spent_in(rows: list[Fact]) -> dict[int, Decimal]:
 
 
 def _stall_in(fact: Fact) -> Stall:
-    return Stall(fact.says["class"], fact.says["index"], fact.says["wave"])
+    return Stall(fact.says["class"], fact.says["stage"], fact.says["index"], fact.says["wave"])

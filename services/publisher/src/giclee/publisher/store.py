@@ -17,6 +17,7 @@ import asyncpg
 import orjson
 
 from giclee.bus import database, outbox, telemetry
+from giclee.bus.errors import Transient
 from giclee.publisher.closing import STAGE, Evidence, events_of
 from giclee.publisher.facts import Fact
 from giclee.publisher.funnel import CANCELS_KEPT, Decision, Pace, decide, facts_of_decision, wake_at
@@ -27,6 +28,9 @@ from giclee.schemas.events import CandidatesRequested, Event, ImageApproved, Req
 
 TOGETHER_MAX = 256
 """Events in one transaction; more would make the first of them wait for the last."""
+
+LINGER_S = 0.002
+"""How long the first event of a transaction waits for company; the transaction itself takes longer."""
 
 CLAIM_S = 60.0
 """How long an order that the sweeper took stays out of other sweepers' sight."""
@@ -86,7 +90,7 @@ class Store:
         self._pace = pace
         self._public_url = public_url
         self._queries = database.Queries(Path(__file__).with_name("queries.sql"))
-        self.learn = Gathered(self._learn_all, TOGETHER_MAX)
+        self.learn = Gathered(self._learn_all, TOGETHER_MAX, linger_s=LINGER_S)
 
     async def check(self) -> None:
         """For /readyz."""
@@ -170,16 +174,19 @@ class Store:
         evidence: dict[int, list[Fact]] = {plan.row.id: [] for plan in plans}
         for stored in await connection.fetch(self._queries.read_evidence, publishing, asking):
             evidence[stored["order_id"]].append(_fact(stored))
-        emitted: list[Event] = []
+        caused: list[tuple[Event, Envelope | None]] = []
         for plan in plans:
-            known = Evidence.of(evidence[plan.row.id])
+            known, cause = Evidence.of(evidence[plan.row.id]), causes.get(plan.row.key)
             events = events_of(plan.order, plan.decision, known, now, self._public_url)
-            await outbox.put(connection, STAGE, events, cause=causes.get(plan.row.key))
-            emitted += events
+            caused += [(event, cause) for event in events]
+        await outbox.put_caused(connection, STAGE, caused)
+        emitted = [event for event, _ in caused]
         await self._add_assets(connection, [one for one in emitted if isinstance(one, ImageApproved)], now)
         ended = [(plan.row.id, plan.decision.ending) for plan in plans if plan.decision.ending]
         if ended:
-            await connection.execute(self._queries.close_orders, *_columns(ended, 2), now)
+            status = await connection.execute(self._queries.close_orders, *_columns(ended, 2), now)
+            if status != f"UPDATE {len(ended)}":  # the first to close wins; under the row lock that is always us
+                raise Transient("an order was closed by somebody else meanwhile", scope="record")
         return emitted
 
     async def _add_assets(
