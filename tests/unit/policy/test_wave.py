@@ -85,6 +85,12 @@ def test_the_operators_dearer_model_raises_the_limit() -> None:
     assert start(requested(privacy="confidential"), model(private=False))[1] == Decimal("0.001")
 
 
+def test_more_steps_than_the_models_own_raise_the_limit() -> None:
+    """The router charges steps in proportion; a request for many must not die of a limit made for few."""
+    assert start(requested(params={"steps": 40}), model())[1] == Decimal("0.04")
+    assert start(requested(params={"steps": 5}), model())[1] == Decimal("0.02")
+
+
 def test_a_model_beyond_the_budget_does_not_raise_the_limit() -> None:
     """Else one candidate would hold the whole budget and cheaper models would never be tried twice."""
     assert start(requested(wanted=2, budget_usd="0.005"), model()) == (2, Decimal("0.001"))

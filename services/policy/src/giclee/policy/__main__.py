@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 
-from giclee.bus import database, run, settings
+from giclee.bus import database, run, settings, telemetry
 from giclee.bus.stage import Stage
 from giclee.policy.dry_run import DryRun
 from giclee.policy.handle import STAGE, Policy
@@ -16,11 +17,13 @@ from giclee.schemas import models
 from giclee.schemas.events import ImageCleared, ImageRefused, ImageRequested
 from giclee.schemas.strict import InvalidInput
 
+log = telemetry.logger(__name__)
+
 
 async def main(own: PolicySettings) -> None:
     """Run until a signal. Errors: SystemExit with what is wrong."""
     try:
-        judge = Judge(*_own_models(own.config))
+        judge = judge_of(own.config, Path(own.models_dir))
     except InvalidInput as error:
         sys.exit(f"policy: {error}")
     async with database.connect(own.database, schema="policy") as pool:
@@ -44,9 +47,18 @@ async def main(own: PolicySettings) -> None:
         )
 
 
-def _own_models(path: str | None) -> tuple[tuple[models.Model, ...], str]:
-    rows, version = models.load(path, ())
-    return tuple(rows.values()), version
+def judge_of(config: str | None, models_dir: Path) -> Judge:
+    """The judge, with the models' prices. A broken demo model is the worker's and the router's trouble, not policy's.
+
+    Errors: InvalidInput for an operator's file that cannot be used.
+    """
+    try:
+        builtin = models.builtin(models_dir)
+    except InvalidInput as error:
+        log.warning("demo models left out of limits", error=str(error))
+        builtin = ()
+    rows, version = models.load(config, builtin)
+    return Judge(rows.values(), version if config else "")
 
 
 if __name__ == "__main__":

@@ -13,4 +13,5 @@ class PolicySettings(Settings):
     process: ProcessSettings
     request_ttl_h: int = setting(env="GICLEE_REQUEST_TTL_H", ge=1, le=8760)
     config: str | None = setting(env="GICLEE_CONFIG")
+    models_dir: str = setting(env="GICLEE_MODELS_DIR")
     concurrency: int = setting(64, ge=1, le=1000, says="Requests that are judged and stored at once.")

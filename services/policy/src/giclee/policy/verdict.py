@@ -120,12 +120,14 @@ def policy_version() -> str:
 
 
 class Judge:
-    """Decides requests by the tables. `own_models` are the rows of the operator's file, for their prices."""
+    """Decides requests by the tables. `models` are all that can be asked for; their prices make the limit.
 
-    def __init__(self, own_models: Iterable[Model] = (), models_version: str = "") -> None:
-        self._own_models = tuple(own_models)
-        own = f"+{models_version}" if self._own_models else ""
-        self.version = policy_version() + own
+    `config_version` is that of the operator's file, where there is one; it is stamped on verdicts too.
+    """
+
+    def __init__(self, models: Iterable[Model] = (), config_version: str = "") -> None:
+        self._models = tuple(models)
+        self.version = "+".join(filter(None, (policy_version(), config_version)))
 
     def rule(self, request: ImageRequested) -> Ruling:
         """The ruling on a request; the same for the same tables, whenever it is asked."""
@@ -147,7 +149,7 @@ class Judge:
         return Ruling(policy_version=self.version, reasons=reasons)
 
     def _cleared(self, request: ImageRequested, row: AssetType, prompt: str, negative: str | None) -> Ruling:
-        wave = wave_zero(request, row, self._own_models)
+        wave = wave_zero(request, row, self._models)
         return Ruling(
             policy_version=self.version,
             prompt=None if request.template is None else prompt,

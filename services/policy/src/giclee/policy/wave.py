@@ -1,6 +1,6 @@
 """How many candidates a cleared request starts with and what each may cost: contract 3.2, rules 2 and 4.
 
-limit_usd   the asset type's, or twice the price of the operator's dearest fitting model; at most the budget
+limit_usd   the asset type's, or twice the price of the dearest model that the request may use; at most the budget
 first_wave  as many as wanted or as the asset type starts with; at most max_candidates; at most as many as
             the budget holds limits; never less than one, since the limit itself is at most the budget
 """
@@ -8,13 +8,14 @@ first_wave  as many as wanted or as the asset type starts with; at most max_cand
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from typing import NamedTuple
 
 from giclee.policy.asset_types import AssetType
 from giclee.schemas.events import ImageRequested
 from giclee.schemas.models import Model
 
+SMALLEST_USD = Decimal("0.000001")
 ATTEMPTS = 2
 """Attempts that a limit leaves room for: after a worker is lost its attempt counts as paid."""
 
@@ -26,10 +27,10 @@ class Wave(NamedTuple):
     limit_usd: Decimal
 
 
-def wave_zero(request: ImageRequested, row: AssetType, own_models: Iterable[Model] = ()) -> Wave:
-    """The wave that a clearance carries. `own_models` are the rows of the operator's file."""
+def wave_zero(request: ImageRequested, row: AssetType, models: Iterable[Model] = ()) -> Wave:
+    """The wave that a clearance carries. `models` are all that can be asked for, built in and the operator's."""
     budget = request.budget_usd
-    limit = max([row.limit_usd, *_limits(request, own_models)])
+    limit = max([row.limit_usd, *_limits(request, models)])
     count = min(max(row.first_wave, request.wanted), request.candidate_cap())
     if budget is None:
         return Wave(count, limit)
@@ -38,14 +39,20 @@ def wave_zero(request: ImageRequested, row: AssetType, own_models: Iterable[Mode
     return Wave(max(1, min(count, affordable)), limit)
 
 
-def _limits(request: ImageRequested, own_models: Iterable[Model]) -> list[Decimal]:
-    """What a candidate of each of the operator's models needs, where the request may use and can pay it.
+def _limits(request: ImageRequested, models: Iterable[Model]) -> list[Decimal]:
+    """What a candidate of each model needs, where the request may use it and can pay it.
 
     A model dearer than the whole budget must not raise the limit: the budget would hold one candidate only.
     """
-    prices = [model.price_usd for model in own_models if _may_use(request, model)]
+    prices = [_price(request, model) for model in models if _may_use(request, model)]
     budget = request.budget_usd
     return [price * ATTEMPTS for price in prices if budget is None or price <= budget]
+
+
+def _price(request: ImageRequested, model: Model) -> Decimal:
+    """At most what the router will ask for an image: more steps than the model's own cost in proportion."""
+    steps = max(request.params.steps or model.steps, model.steps)
+    return (model.price_usd * steps / model.steps).quantize(SMALLEST_USD, ROUND_UP)
 
 
 def _may_use(request: ImageRequested, model: Model) -> bool:

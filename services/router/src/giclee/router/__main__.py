@@ -1,0 +1,55 @@
+"""Runs the router: reads clearances and waves, sends candidates to pools, answers quotes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from giclee.bus import database, kafka, run, settings
+from giclee.bus.stage import Stage
+from giclee.bus.table import Table
+from giclee.router import advice
+from giclee.router.handle import STAGE, Router
+from giclee.router.quote import Quote
+from giclee.router.routes import catalogue
+from giclee.router.settings import RouterSettings
+from giclee.router.store import Waves
+from giclee.schemas.events import CandidatesRequested, GenerationFailed, ImageCleared, ImageRouted, ProviderHealth
+from giclee.schemas.strict import InvalidInput
+
+
+async def main(own: RouterSettings) -> None:
+    """Run until a signal. Errors: SystemExit with what is wrong."""
+    try:
+        tables = catalogue(own.config, Path(own.models_dir), own.pools)
+    except InvalidInput as error:
+        sys.exit(f"router: {error}")
+    transport = kafka.KafkaTransport(own.kafka, client_id="giclee-router")
+    # Nothing waits for this table: without it every provider counts as well.
+    health: Table[ProviderHealth] = Table(ProviderHealth, transport)
+    async with database.connect(own.database, schema="router") as pool:
+        store = Waves(pool)
+        router = Router(tables, store, lambda: advice.ailing(health.rows, datetime.now(UTC)))
+        quote = Quote(tables.offers, lambda: advice.fresh(health.rows, datetime.now(UTC)))
+        stage = Stage(
+            name=STAGE,
+            reads=(ImageCleared, CandidatesRequested),
+            emits=(ImageRouted, GenerationFailed),
+            handle=router.handle,
+            concurrency=own.concurrency,
+        )
+        service = run.Service(
+            name="router",
+            settings=own,
+            stages=(stage,),
+            background=(store.keep_pruned, health.follow),
+            checks={"database": store.check},
+            internal={"/internal/quote": quote.quote},
+        )
+        await run.serve(service, transport)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(settings.load(RouterSettings)))

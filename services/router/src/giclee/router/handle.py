@@ -1,0 +1,50 @@
+"""Stage `router`: a wave in, one event per candidate out. Contract 3.2, rules 2 and 4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from giclee.bus import telemetry
+from giclee.router.choose import choose
+from giclee.router.routes import Catalogue
+from giclee.router.waves import Asked, Wave, answers
+from giclee.schemas.events import CandidatesRequested, GenerationFailed, ImageCleared, ImageRouted
+
+STAGE = "router"
+Ailing = Callable[[], Collection[str]]
+
+
+class Store(Protocol):
+    """Remembers the first choice for every wave."""
+
+    async def first(self, asked: Asked) -> Wave: ...
+
+
+class Router:
+    """The stage's handler with what it chooses from. `ailing` tells which providers are in trouble right now."""
+
+    def __init__(self, catalogue: Catalogue, store: Store, ailing: Ailing) -> None:
+        self._catalogue = catalogue
+        self._store = store
+        self._ailing = ailing
+
+    async def handle(self, event: ImageCleared | CandidatesRequested) -> list[ImageRouted | GenerationFailed]:
+        """Answer every index of the wave from the first choice made for it, however often the wave comes."""
+        wave = await self._store.first(self._asked(event))
+        first = wave.choice.chain[0].model.name if wave.choice.chain else "none"
+        telemetry.count("giclee_router_candidates_total", wave.count, model=first)
+        return answers(event, wave)
+
+    def _asked(self, event: ImageCleared | CandidatesRequested) -> Asked:
+        choice = choose(event.request, event.limit_usd, self._catalogue.offers, ailing=self._ailing())
+        indices = event.indices()
+        wave = Wave(first_index=indices.start, count=len(indices), limit_usd=event.limit_usd, choice=choice)
+        return Asked(
+            tenant=event.tenant,
+            request_id=event.request_id,
+            number=event.wave_number(),
+            wave=wave,
+            tables=self._catalogue.version,
+            closes_by=event.closes_by,
+        )

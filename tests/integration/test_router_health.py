@@ -1,0 +1,135 @@
+"""Provider health as a process on a real broker: what goes in as attempts and scores comes out as a row."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from giclee.router import health
+from giclee.schemas import envelope, topics
+from giclee.schemas.events import Event, ImageScored, ProviderHealth, ProviderOutcome
+from tests.kit.stack import KafkaRunning
+from tests.kit.wait import until
+
+pytestmark = pytest.mark.real
+ATTEMPTS, EVERY_FOURTH_FAILS = 12, 4
+
+
+def outcome(at: int) -> ProviderOutcome:
+    return ProviderOutcome(
+        provider="diffusion", model="m", candidate_id=uuid4(), hop=0, fence=1, seconds=at / 10, price_usd="0.0004",
+        outcome="transient" if at % EVERY_FOURTH_FAILS == 0 else "made", at=datetime.now(UTC),
+    )  # fmt: skip
+
+
+def scored(at: int) -> ImageScored:
+    score = {"value": 1.0, "verdict": "pass", "evaluator": "e", "evaluator_version": "1"}
+    return ImageScored.model_validate({
+        "request_id": uuid4(), "candidate_id": uuid4(), "index": 0, "sha256": "0" * 64, "gate_version": "g",
+        "scores": {"technical": score}, "verdict": "pass" if at % 2 else "fail", "provider": "diffusion",
+    })  # fmt: skip
+
+
+async def create_topics(servers: str, prefix: str) -> None:
+    rows = [topics.row_of(event) for event in (ProviderOutcome, ImageScored, ProviderHealth)]
+    wanted = {row.name: row.partitions for row in rows} | health.changelogs()
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(prefix + name, count, 1) for name, count in wanted.items()])
+    finally:
+        await admin.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_ready(port: int) -> bool:
+    """/readyz says so."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1) as answer:
+            return bool(json.load(answer)["ready"])
+    except (URLError, OSError):
+        return False
+
+
+@asynccontextmanager
+async def running(servers: str, prefix: str) -> AsyncIterator[None]:
+    """The process, ready; stopped with SIGTERM, which must be enough."""
+    port = free_port()
+    mine = {
+        "KAFKA_BOOTSTRAP_SERVERS": servers, "GICLEE_TOPIC_PREFIX": prefix, "GICLEE_HEALTH_PORT": str(port),
+        "GICLEE_ROUTER_HEALTH_PUBLISH_EVERY_S": "0.5",
+    }  # fmt: skip
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("GICLEE_", "KAFKA_"))}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "giclee.router.health", env={**kept, **mine})
+    try:
+        await until(lambda: is_ready(port), within_s=60)
+        yield
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def send(servers: str, prefix: str, events: list[Event], *junk: bytes) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=servers)
+    await producer.start()
+    try:
+        for event in events:
+            value = event.model_dump_json().encode()
+            await producer.send_and_wait(prefix + topics.topic_for(event), value, key=event.key().encode())
+        for value in junk:
+            await producer.send_and_wait(prefix + topics.topic_of(ProviderOutcome), value, key=b"x")
+    finally:
+        await producer.stop()
+
+
+async def test_attempts_and_scores_become_health(kafka: KafkaRunning, topic_prefix: str) -> None:
+    """Counts of the last minute add up over all partitions, junk is skipped, and the record is a CloudEvent of ours."""
+    servers = kafka.bootstrap_servers
+    await create_topics(servers, topic_prefix)
+    reader = AIOKafkaConsumer(
+        topic_prefix + topics.topic_of(ProviderHealth), bootstrap_servers=servers, auto_offset_reset="earliest"
+    )
+    await reader.start()
+    seen: list[Any] = []
+
+    async def last() -> ProviderHealth | None:
+        """A row with all attempts and scores."""
+        for records in (await reader.getmany(timeout_ms=500)).values():
+            seen.extend(records)
+        row = ProviderHealth.model_validate_json(seen[-1].value) if seen else None
+        return row if row and row.attempts >= ATTEMPTS and row.scored >= ATTEMPTS else None
+
+    try:
+        async with running(servers, topic_prefix):
+            made: list[Event] = [*map(outcome, range(ATTEMPTS)), *map(scored, range(ATTEMPTS))]
+            await send(servers, topic_prefix, made, b"{", b"", b'{"provider": "other"}')
+            row = await until(last, within_s=30)
+    finally:
+        await reader.stop()
+    assert (row.provider, row.attempts, row.made, row.failures) == ("diffusion", 12, 9, {"transient": 3})
+    assert (row.scored, row.passed, row.window_s) == (12, 6, 60)
+    assert row.p50_s is not None and row.p95_s is not None and row.p50_s <= row.p95_s <= 1.1
+    found = envelope.read(seen[-1].headers)
+    assert (found.type, found.id, seen[-1].key) == (ProviderHealth.type_name, str(row.event_id()), b"diffusion")
