@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
+from giclee.cli import environment
 from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
 from giclee.infra import topics
 from giclee.infra.local import control
@@ -30,12 +32,17 @@ More = Annotated[list[str] | None, typer.Argument(metavar="[NAME=COUNT]...", hel
 @app.command()
 def up(only: Only = "", scale: Scale = None, registry: Registry = False, more: More = None) -> None:
     """Start the stack in the background and wait until it is ready."""
-    _wanted(only, [*(scale or []), *(more or [])], registry)  # a mistake is told here, not in a log
-    folder, ports = folder_from_env(), ports_from_env()
-    arguments = [f"--only={only}", *(f"--scale={pair}" for pair in [*(scale or []), *(more or [])])]
-    started = control.start(folder, arguments + ["--registry"] * registry, tell)
-    if not started:
+    if not ensure_up(only, [*(scale or []), *(more or [])], registry=registry):
         tell("The stack is running already.")
+    tell(f"Ready. Clients: source {folder_from_env().env_file}")
+
+
+def ensure_up(only: str = "", scale: Sequence[str] = (), *, registry: bool = False) -> bool:
+    """Start what `up` starts and load its variables; False when a stack was running. Not all ready: exit code 1."""
+    _wanted(only, scale, registry)  # a mistake is told here, not in a log
+    folder, ports = folder_from_env(), ports_from_env()
+    arguments = [f"--only={only}", *(f"--scale={pair}" for pair in scale), *(["--registry"] if registry else [])]
+    started = control.start(folder, arguments, tell)
     try:
         not_ready = control.wait_ready(folder, _ports_of(folder, ports), tell)
     except KeyboardInterrupt:
@@ -47,7 +54,8 @@ def up(only: Only = "", scale: Scale = None, registry: Registry = False, more: M
         tell(f"{row.name}: {row.says}" if row.missing else f"{row.name}: {row.says}; see {folder.log(row.name)}")
     if not_ready:
         fail("The stack is up, but not all of it is ready.")
-    tell(f"Ready. Clients: source {folder.env_file}")
+    environment.load(None)
+    return started
 
 
 @app.command()
@@ -105,7 +113,7 @@ def supervise(only: Only = "", scale: Scale = None, registry: Registry = False) 
     sys.exit(Supervisor(folder_from_env(), ports_from_env(), wanted).run())
 
 
-def _wanted(only: str, scale: list[str], registry: bool) -> Wanted:
+def _wanted(only: str, scale: Sequence[str], registry: bool) -> Wanted:
     counts: dict[str, int] = {}
     for pair in scale:
         name, equals, count = pair.partition("=")

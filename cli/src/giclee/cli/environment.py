@@ -20,6 +20,14 @@ def load(env_file: Path | None) -> None:
         os.environ.setdefault("GICLEE_TOPIC_REPLICATION", "1")  # the local stack has one broker
 
 
+def needed(name: str) -> str:
+    """A variable that must be there. Errors: Trouble that says how to get it."""
+    value = os.environ.get(name)
+    if not value:
+        raise Trouble(f"{name} is not set; start the local stack with `make up`, or pass --env-file.")
+    return value
+
+
 def _fill(path: Path) -> None:
     try:
         lines = path.read_text().splitlines()
