@@ -24,6 +24,8 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -70,15 +72,13 @@ async def put(connection: Connection, schema: str, events: Sequence[Event], *, c
     await put_caused(connection, schema, [(event, cause) for event in events])
 
 
-async def put_caused(
-    connection: Connection, schema: str, events: Sequence[tuple[Event, Envelope | None]]
-) -> None:
+async def put_caused(connection: Connection, schema: str, events: Sequence[tuple[Event, Envelope | None]]) -> None:
     """As `put`, for the events of several decisions at once, each with what caused it."""
     if not events:
         return
     records = [codec.encode(event, source=f"giclee/{schema}", cause=cause) for event, cause in events]
     await connection.execute(
-        _sql(_PUT, schema),
+        _sql("put", schema),
         [lane_of(event) for event, _ in events],
         [record.topic for record in records],
         [record.key for record in records],
@@ -90,57 +90,14 @@ async def put_caused(
 
 # ---- SQL ----------------------------------------------------------------------------------------
 
-_PUT = """
-WITH written AS (
-    INSERT INTO {schema}.outbox (lane, topic, key, value, headers)
-    SELECT lane, topic, key, value, headers
-    FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::jsonb[])
-        WITH ORDINALITY AS row(lane, topic, key, value, headers, place)
-    ORDER BY place
-    RETURNING lane)
-SELECT pg_notify($6, lane) FROM (SELECT DISTINCT lane FROM written) AS lanes"""
-
-# The oldest rows that no other relay holds, as many as fit into the bytes allowed.
-_TAKE_PLAIN = """
-WITH free AS MATERIALIZED (
-        SELECT id, octet_length(value) AS size FROM {schema}.outbox
-        WHERE lane = ANY($1::text[]) AND id <> ALL($4::bigint[])
-        ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED),
-    fitting AS (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM free)
-SELECT o.id, o.topic, o.key, o.value, o.headers
-FROM {schema}.outbox o JOIN fitting USING (id) WHERE before < $3 OR before IS NULL ORDER BY o.id"""
-
-_DROP = "DELETE FROM {schema}.outbox WHERE id = ANY($1::bigint[])"
-
-# The oldest rows without a number and what else their requests have, numbered on from $2.
-_NUMBER = """
-WITH head AS (
-        SELECT id, headers->>'ce_subject' AS subject FROM {schema}.outbox
-        WHERE lane = 'transactional' AND number IS NULL ORDER BY id LIMIT $1),
-    edge AS (SELECT max(id) AS id FROM head),
-    whole AS (
-        SELECT o.id FROM {schema}.outbox o, edge
-        WHERE o.lane = 'transactional' AND o.number IS NULL AND o.id <= edge.id + $3
-            AND (o.id <= edge.id OR o.headers->>'ce_subject' IN (SELECT subject FROM head))),
-    numbered AS (SELECT id, $2 - 1 + row_number() OVER (ORDER BY id) AS number FROM whole)
-UPDATE {schema}.outbox o SET number = numbered.number FROM numbered WHERE o.id = numbered.id
-RETURNING o.id, o.number, o.topic, o.key, o.value, o.headers"""
-
-_NUMBERED = """
-SELECT id, number, topic, key, value, headers FROM {schema}.outbox
-WHERE lane = 'transactional' AND number IS NOT NULL ORDER BY number"""
-
-_DROP_SENT = "DELETE FROM {schema}.outbox WHERE lane = 'transactional' AND number <= $1"
-
-_WAITING = """
-SELECT count(*) AS rows, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0) AS oldest_s
-FROM {schema}.outbox WHERE lane = $1"""
+_QUERIES = database.Queries(Path(__file__).with_name("outbox.sql"))
 
 
-def _sql(text: str, schema: str) -> str:
+@cache
+def _sql(name: str, schema: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", schema):
         raise ValueError(f"not a schema: {schema!r}")
-    return text.replace("{schema}", schema)
+    return str(getattr(_QUERIES, name)).replace("{schema}", schema)
 
 
 def _channel(schema: str) -> str:
@@ -200,13 +157,13 @@ class _Relay:
 
     async def _show(self, connection: Connection) -> None:
         for lane in self.lanes:
-            waiting = await connection.fetchrow(self.sql(_WAITING), lane)
+            waiting = await connection.fetchrow(self.sql("waiting"), lane)
             assert waiting is not None
             telemetry.gauge("giclee_outbox_waiting", waiting["rows"], lane=lane)
             telemetry.gauge("giclee_outbox_oldest_seconds", float(waiting["oldest_s"]), lane=lane)
 
-    def sql(self, text: str) -> str:
-        return _sql(text, self.schema)
+    def sql(self, name: str) -> str:
+        return _sql(name, self.schema)
 
     def sent(self, rows: int) -> None:
         telemetry.count("giclee_outbox_sent_total", rows, lane=self.lanes[0])
@@ -265,11 +222,11 @@ class PlainRelay:
         relay = self._relay
         async with connection.transaction():
             rows = await connection.fetch(
-                relay.sql(_TAKE_PLAIN), relay.lanes, PLAIN_ROWS_MAX, PLAIN_BYTES_MAX, list(self._stuck)
+                relay.sql("take_plain"), relay.lanes, PLAIN_ROWS_MAX, PLAIN_BYTES_MAX, list(self._stuck)
             )
             if rows:
                 gone = await self._acknowledged(rows, writer)
-                await connection.execute(relay.sql(_DROP), gone)
+                await connection.execute(relay.sql("drop"), gone)
         relay.sent(len(rows))
         return len(rows)
 
@@ -331,13 +288,13 @@ class TransactionalRelay:
         self.phase = "opening"
         last = await writer.open()
         telemetry.count("giclee_outbox_relay_starts_total", lane=TRANSACTIONAL)
-        await connection.execute(relay.sql(_DROP_SENT), last)
-        rows = await connection.fetch(relay.sql(_NUMBERED))  # those that a crash left between number and log
+        await connection.execute(relay.sql("drop_sent"), last)
+        rows = await connection.fetch(relay.sql("numbered"))  # those that a crash left between number and log
         while True:
             woken.clear()
             if not rows:
                 self.phase = "numbering"
-                rows = await connection.fetch(relay.sql(_NUMBER), TRANSACTION_ROWS, last + 1, NEIGHBOURS)
+                rows = await connection.fetch(relay.sql("number"), TRANSACTION_ROWS, last + 1, NEIGHBOURS)
             if rows:
                 last = await self._send(connection, writer, sorted(rows, key=lambda row: row["number"]))
                 rows = []
@@ -350,6 +307,6 @@ class TransactionalRelay:
         self.phase = "sending"
         await writer.send([_record(row) for row in rows], rows[0]["number"])
         self.phase = "dropping"
-        await connection.execute(self._relay.sql(_DROP), [row["id"] for row in rows])
+        await connection.execute(self._relay.sql("drop"), [row["id"] for row in rows])
         self._relay.sent(len(rows))
         return int(rows[-1]["number"])
