@@ -86,7 +86,7 @@ async def test_the_same_id_with_the_same_values_is_one_request(desk: Desk) -> No
 
 
 async def test_fifty_posts_of_one_key_make_one_request(desk: Desk) -> None:
-    """Whoever comes while the first is answered gets 409 with Retry-After or the same answer, never a second request."""
+    """Whoever comes while the first is answered gets 409 with Retry-After or the same answer, no second request."""
     answers = await asyncio.gather(*(desk.post(GOOD, Idempotency_Key="order-7") for _ in range(50)))
     accepted = [answer for answer in answers if answer.status_code == 202]
     waiting = [answer for answer in answers if answer.status_code == 409]
@@ -133,6 +133,7 @@ async def test_a_refused_body_does_not_use_up_its_key(desk: Desk) -> None:
 
 # ---- bad input ----------------------------------------------------------------------------------
 
+DEEP = "/extensions/a/a/a"
 BAD_BODIES: dict[str, tuple[bytes, int, str, str]] = {
     "broken JSON": (b'{"prompt": "x"', 400, "not_json", ""),
     "nothing": (b"", 400, "not_json", ""),
@@ -156,7 +157,7 @@ BAD_BODIES: dict[str, tuple[bytes, int, str, str]] = {
     "lone surrogate": (b'{"prompt": "\\ud800"}', 422, "invalid_text", "/prompt"),
     "surrogate in a key": (b'{"prompt": "x", "extensions": {"\\udfff": 1}}', 422, "invalid_text", "/extensions"),
     "twice": (b'{"prompt": "x", "prompt": "y"}', 422, "duplicate_key", "/prompt"),
-    "deep": (b'{"prompt": "x", "extensions": ' + b'{"a":' * 60 + b"1" + b"}" * 61, 422, "too_deep", "/extensions/a/a/a"),
+    "deep": (b'{"prompt": "x", "extensions": ' + b'{"a":' * 60 + b"1" + b"}" * 61, 422, "too_deep", DEEP),
     "very deep": (b"[" * 200_000, 422, "too_deep", ""),
     "many digits": (b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}", 400, "not_json", ""),
     "2 MB prompt": (b'{"prompt": "' + b"x" * 2_000_000 + b'"}', 413, "too_large", ""),
@@ -211,7 +212,9 @@ async def test_a_body_is_not_read_further_than_allowed(desk: Desk) -> None:
     assert given < 20
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1"])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1"]
+)
 async def test_other_media_types_are_refused(desk: Desk, kind: str) -> None:
     """Bodies are JSON in UTF-8."""
     problem(await desk.post(GOOD, Content_Type=kind), 415, "unsupported_media_type")

@@ -26,7 +26,11 @@ def test_a_missing_id_is_made() -> None:
 
 def test_another_tenant_is_refused_together_with_every_other_error() -> None:
     """A body that names a tenant that is not the key's is refused, with its pointer, and nothing hides behind it."""
-    assert pointers(b'{"prompt": "x", "tenant": "other", "wanted": 0, "budget": 1}') == {"/tenant", "/wanted", "/budget"}
+    assert pointers(b'{"prompt": "x", "tenant": "other", "wanted": 0, "budget": 1}') == {
+        "/tenant",
+        "/wanted",
+        "/budget",
+    }
 
 
 def test_the_keys_own_tenant_may_be_named() -> None:

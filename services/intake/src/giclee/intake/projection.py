@@ -174,8 +174,9 @@ def _news(known: Known, standing: status.Standing, state: str, *, patient: bool)
     """Rows of everything that the stream should say now; it says no more progress after its last word."""
     news = list(known.news)
     progress = {"state": state, "stalled": standing.stalled, **standing.shown}
-    if not known.shown.closing and progress != known.shown.progress:
-        known.shown.progress = progress
+    changed = progress != known.shown.progress
+    known.shown.progress = progress
+    if changed and not known.shown.closing:
         news.append(("progress", orjson.dumps({"request_id": str(known.request_id), **progress}).decode()))
     closed = known.facts.get("closed")
     if closed and not known.shown.closing and (standing.all_approved_seen or not patient):
