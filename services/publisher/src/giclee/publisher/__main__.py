@@ -39,17 +39,24 @@ async def main(settings: PublisherSettings) -> None:
         assets = api.application(
             store, bucket, api_key=settings.api_key.get_secret_value(), link_s=settings.download_link_s
         )
+        plain = outbox.PlainRelay(pool, STAGE, transport)
+        exactly_once = outbox.TransactionalRelay(pool, STAGE, transport)
         service = run.Service(
             name=STAGE,
             settings=settings,
             stages=(stage,),
             background=(
-                outbox.PlainRelay(pool, STAGE, transport).run,
-                outbox.TransactionalRelay(pool, STAGE, transport).run,
+                plain.run,
+                exactly_once.run,
                 Sweeper(store, sealer, settings.sweep_interval_s).run,
                 partial(api.serve, assets, settings.process.bind_host, settings.port),
             ),
-            checks={"database": store.check, "bucket": bucket.check},
+            checks={
+                "database": store.check,
+                "bucket": bucket.check,
+                "waves": plain.check,
+                "approvals": exactly_once.check,
+            },
         )
         await run.serve(service, transport)
 
