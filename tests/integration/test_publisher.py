@@ -93,16 +93,17 @@ async def _summary(publisher: Desk, asked: Request) -> tuple[object, ...]:
 
 async def test_every_order_of_events_each_twice_gives_one_closing(publisher: Desk) -> None:
     """120 orders, every event delivered twice: the same end each time, the same picture chosen, once."""
-    seen = set()
-    for places in permutations(range(5)):
-        asked = request(wanted=1, first_wave=2)
+    requests = [(request(wanted=1, first_wave=2), places) for places in permutations(range(5))]
+
+    async def line(asked: Request, places: tuple[int, ...]) -> tuple[object, ...]:
         events = _line(asked)
         for place in places:
             await publisher.tell(events[place], events[place])
         (approval,) = await publisher.approvals(asked)
         assert approval.image.sha256 == asked.image(1).sha256
-        seen.add(await _summary(publisher, asked))
+        return await _summary(publisher, asked)
 
+    seen = set(await asyncio.gather(*(line(*one) for one in requests)))
     assert seen == {("approved", 2, Decimal("0.009"), True, 1)}
 
 

@@ -16,7 +16,6 @@ import pytest
 
 from giclee.bus.blobs import MemoryBlobs
 from giclee.schemas.events import (
-    EVENTS,
     CandidatesRequested,
     Event,
     GenerationFailed,
@@ -134,11 +133,7 @@ class History:
         self.waves_seen = len(waves)
 
     async def emitted(self) -> list[Event]:
-        rows = await self.replicas[0].pool.fetch(
-            "SELECT headers, value FROM publisher.outbox WHERE headers->>'ce_subject' = $1 ORDER BY id",
-            str(self.request.id),
-        )
-        return [EVENTS[row["headers"]["ce_type"]].model_validate_json(row["value"]) for row in rows]
+        return await self.replicas[0].emitted(self.request)
 
     async def run(self) -> None:
         for _ in range(self.dice.choice([6, 14])):

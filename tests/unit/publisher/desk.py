@@ -52,9 +52,12 @@ class Desk:
 
     async def emitted(self, request: Request | None = None) -> list[Event]:
         """Everything in the outbox, in order, as events."""
-        rows = await self.pool.fetch("SELECT headers, value FROM publisher.outbox ORDER BY id")
-        events = [EVENTS[row["headers"]["ce_type"]].model_validate_json(row["value"]) for row in rows]
-        return [event for event in events if request is None or getattr(event, "request_id", None) == request.id]
+        rows = await self.pool.fetch(
+            """SELECT headers, value FROM publisher.outbox
+            WHERE $1::text IS NULL OR headers->>'ce_subject' = $1 ORDER BY id""",
+            None if request is None else str(request.id),
+        )
+        return [EVENTS[row["headers"]["ce_type"]].model_validate_json(row["value"]) for row in rows]
 
     async def _of(self, kind: type[E], request: Request | None) -> list[E]:
         return [event for event in await self.emitted(request) if isinstance(event, kind)]
