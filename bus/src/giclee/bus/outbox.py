@@ -56,6 +56,9 @@ SESSION_IDLE_MAX_S = 60
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 GAUGES_EVERY_S = 10.0
 
+Encode = Callable[[Record], Awaitable[Record]]
+"""Changes a record on its way out (Avro.from_json). Errors: Transient, Poison."""
+
 log = telemetry.logger(__name__)
 
 
@@ -115,7 +118,8 @@ def _record(row: Any) -> Record:
 class _Relay:
     """A connection of its own, notifications, and starting over after whatever went wrong."""
 
-    def __init__(self, pool: Pool, schema: str, lanes: Sequence[str]) -> None:
+    def __init__(self, pool: Pool, schema: str, lanes: Sequence[str], encode: Encode | None) -> None:
+        self._encode = encode
         self.pool = pool
         self.schema = schema
         self.lanes = tuple(lanes)
@@ -162,6 +166,11 @@ class _Relay:
             telemetry.gauge("giclee_outbox_waiting", waiting["rows"], lane=lane)
             telemetry.gauge("giclee_outbox_oldest_seconds", float(waiting["oldest_s"]), lane=lane)
 
+    async def records(self, rows: Sequence[Any]) -> list[Record]:
+        """The rows as they travel. Errors: those of `encode`."""
+        records = [_record(row) for row in rows]
+        return records if self._encode is None else [await self._encode(record) for record in records]
+
     def sql(self, name: str) -> str:
         return _sql(name, self.schema)
 
@@ -196,8 +205,16 @@ class PlainRelay:
     is, said loudly, and does not hold up the others.
     """
 
-    def __init__(self, pool: Pool, schema: str, transport: Transport, *, lanes: Sequence[str] = (PLAIN,)) -> None:
-        self._relay = _Relay(pool, schema, lanes)
+    def __init__(
+        self,
+        pool: Pool,
+        schema: str,
+        transport: Transport,
+        *,
+        lanes: Sequence[str] = (PLAIN,),
+        encode: Encode | None = None,
+    ) -> None:
+        self._relay = _Relay(pool, schema, lanes, encode)
         self._transport = transport
         self._stuck: set[int] = set()
         self.check = self._relay.check
@@ -233,14 +250,14 @@ class PlainRelay:
     async def _acknowledged(self, rows: Sequence[Any], writer: Writer) -> list[int]:
         """The ids of the rows that the broker took. Errors: Transient."""
         try:
-            await writer.send([_record(row) for row in rows])
+            await writer.send(await self._relay.records(rows))
             return [row["id"] for row in rows]
         except Poison:
             log.error("a row cannot be sent; the others go one by one", schema=self._relay.schema)
         gone: list[int] = []
         for row in rows:
             try:
-                await writer.send([_record(row)])
+                await writer.send(await self._relay.records([row]))
                 gone.append(row["id"])
             except Poison as error:
                 self._stuck.add(row["id"])
@@ -259,8 +276,10 @@ class TransactionalRelay:
     It holds one connection of the pool. `phase` says what it is at.
     """
 
-    def __init__(self, pool: Pool, schema: str, transport: Transport, *, shard: int = 0) -> None:
-        self._relay = _Relay(pool, schema, (TRANSACTIONAL,))
+    def __init__(
+        self, pool: Pool, schema: str, transport: Transport, *, shard: int = 0, encode: Encode | None = None
+    ) -> None:
+        self._relay = _Relay(pool, schema, (TRANSACTIONAL,), encode)
         self._name = f"{schema}.relay.{shard}"
         self._transport = transport
         self.phase = "starting"
@@ -305,7 +324,7 @@ class TransactionalRelay:
     async def _send(self, connection: Connection, writer: NumberedWriter, rows: Sequence[Any]) -> int:
         """The last number sent; the rows are on the log and gone from the table."""
         self.phase = "sending"
-        await writer.send([_record(row) for row in rows], rows[0]["number"])
+        await writer.send(await self._relay.records(rows), rows[0]["number"])
         self.phase = "dropping"
         await connection.execute(self._relay.sql("drop"), [row["id"] for row in rows])
         self._relay.sent(len(rows))
