@@ -247,8 +247,8 @@ ROUTES = [
 async def test_every_route_asks_for_the_key(desk: Desk, method: str, path: str) -> None:
     """No key, a wrong one, another scheme or garbage: 401, whatever the rest is."""
     at = path.format(id=uuid.uuid4())
-    for header in ("", "Bearer wrong", "Basic YTpi", "Bearer", b"Bearer \xff\xfe"):
-        answer = await desk.http.request(method, at, headers={"Authorization": header}, content=b"{")
+    for header in (b"", b"Bearer wrong", b"Basic YTpi", b"Bearer", b"Bearer \xff\xfe"):
+        answer = await desk.http.request(method, at, headers=[(b"Authorization", header)], content=b"{")
         problem(answer, 401, "unauthenticated")
         assert answer.headers["www-authenticate"] == "Bearer"
 

@@ -129,8 +129,8 @@ async def test_an_approval_of_a_request_nobody_knows_is_kept(desk: Desk) -> None
 async def test_one_bad_event_does_not_fail_its_neighbours(desk: Desk) -> None:
     """Events share a transaction; one that cannot be stored is refused alone."""
     line, bad = Line(), Line()
-    broken = bad.failed(0)
-    broken = broken.model_copy(update={"index": 10**12}).delivered(broken.envelope)
+    whole = bad.failed(0)
+    broken = whole.model_copy(update={"index": 10**12}).delivered(whole.envelope)
     answers = await asyncio.gather(desk.tell(line.requested()), desk.tell(broken), return_exceptions=True)
 
     assert answers[0] is None

@@ -106,8 +106,10 @@ class Line:
         fields = {"outcome": outcome, "assets": named, "approved": len(assets), "wanted": self.request.wanted}
         return self.at(example(events.RequestClosed, **{**self.own, **fields, **changed}))
 
-    def stalled(self, stage: str, index: int | None = None, **changed: Any) -> events.ImageStalled:
-        fields: dict[str, Any] = {**self.own, "stage": stage, "class": "bug", "candidate_id": None, "hop": None}
+    def stalled(
+        self, stage: str, index: int | None = None, *, dead_class: str = "bug", **changed: Any
+    ) -> events.ImageStalled:
+        fields: dict[str, Any] = {**self.own, "stage": stage, "class": dead_class, "candidate_id": None, "hop": None}
         fields |= {"wave": None, "paid_usd": None, "index": index} | changed
         if index is not None:
             fields |= {"candidate_id": self.candidate(index), "hop": changed.get("hop", 0)}

@@ -114,7 +114,7 @@ def test_an_invalid_record_stalls_nothing() -> None:
     """A record with this id that cannot even be read says nothing about the request."""
     line = Line()
 
-    assert not standing(line, line.requested(), line.stalled("policy", **{"class": "invalid"})).stalled
+    assert not standing(line, line.requested(), line.stalled("policy", dead_class="invalid")).stalled
 
 
 def test_cost_is_the_largest_sum_ever_reported_of_each_candidate() -> None:
