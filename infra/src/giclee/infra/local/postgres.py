@@ -59,7 +59,7 @@ class Postgres:
     def prepare(self, keep_on: KeepOn) -> None:
         """Create the cluster once, with one role that needs its password."""
         data, user = self.data(), _user()
-        if (data / "PG_VERSION").exists() and (data / ".complete").exists():
+        if (data / ".complete").exists() and self._note().exists():
             return
         shutil.rmtree(data, ignore_errors=True)  # a creation that was broken off
         data.mkdir(parents=True)
@@ -76,6 +76,8 @@ class Postgres:
             finish(launch, what="Creating the Postgres cluster", timeout_s=60, keep_on=keep_on)
         finally:
             password_file.unlink(missing_ok=True)
+        self._note().parent.mkdir(parents=True, exist_ok=True)
+        self._note().write_text(f"{data}\n")
         (data / ".complete").touch()
 
     def launch(self) -> Launch:
@@ -110,6 +112,10 @@ class Postgres:
         if _user() is None or _all_may_enter(self.folder):
             return self.folder
         return OUTSIDE / f"postgres-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]}"
+
+    def _note(self) -> Path:
+        """Beside the state, says where the data lies. Without it the state was removed, and its password with it."""
+        return self.folder.with_suffix(".data")
 
     def _query(self, database: str, query: str) -> str | None:
         """None when it ran, else the last line of what psql said."""
@@ -180,10 +186,10 @@ def _binaries() -> Path:
     installed = Path(found.origin).parent / INSTALLED
     if _user() is None or _all_may_enter(installed / "bin" / "postgres"):
         return installed
-    return _copied(Path(found.origin).parent)
+    return copied(Path(found.origin).parent)
 
 
-def _copied(package: Path) -> Path:
+def copied(package: Path) -> Path:
     """The installation and the libraries that its binaries look for two folders up, once per release of the wheel."""
     size = (package / INSTALLED / "bin" / "postgres").stat().st_size
     copy = OUTSIDE / f"{INSTALLED}-{size}"
