@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import inspect
 import time
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from safetensors import SafetensorError
 
 from giclee.gpu_worker import device as devices
@@ -152,9 +154,15 @@ class Diffusion:
 
 def load_pipeline(model: Model, folder: Path, device: str) -> Any:
     """The pipeline in a folder, on a device. Never code from the folder, never a pickle. Errors: ModelUnusable."""
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.disable_progress_bar()  # a log is no terminal
     try:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
-            folder, dtype=DTYPES[model.dtype], use_safetensors=True, local_files_only=True
+            folder,
+            dtype=DTYPES[model.dtype],
+            use_safetensors=True,
+            local_files_only=True,
+            low_cpu_mem_usage=importlib.util.find_spec("accelerate") is not None,
         )
         pipeline.to(device)
     except _LOAD_ERRORS as error:

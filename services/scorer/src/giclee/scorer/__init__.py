@@ -1,0 +1,1 @@
+"""Measures every image on independent dimensions; a versioned gate says what that means. Never decides alone."""

@@ -1,0 +1,60 @@
+"""The scorer process: `python -m giclee.scorer`. Exits 2 for bad settings, 3 for models that cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from functools import partial
+from pathlib import Path
+
+from giclee.bus import blobs, database, run, settings
+from giclee.scorer import dimensions
+from giclee.scorer.decode import decoding
+from giclee.scorer.dimension import NotUsable
+from giclee.scorer.handle import Scorer
+from giclee.scorer.lane import Lane
+from giclee.scorer.settings import ScorerSettings
+from giclee.scorer.store import SCHEMA, Store
+from giclee.scorer.warm import WarmUp
+
+MODELS_EXIT_CODE = 3
+
+
+async def main(chosen: ScorerSettings) -> None:
+    """Load every dimension, then serve until told to stop."""
+    clip_dir = Path(chosen.clip_dir) if chosen.clip_dir else Path(chosen.models_dir) / "shapes-clip"
+    kit = dimensions.Kit(clip_dir=clip_dir, threads=chosen.threads)
+    lanes = {
+        name: Lane(name, build(kit), batch_max=chosen.batch_max, timeout_s=chosen.dimension_timeout_s)
+        for name, build in dimensions.TABLE.items()
+    }
+    warm = WarmUp(lanes)
+    async with (
+        database.connect(chosen.database, SCHEMA) as pool,
+        blobs.connect(chosen.blobs) as bucket,
+        decoding() as decoder,
+    ):
+        store = Store(pool)
+        scorer = Scorer(blobs=bucket, decoder=decoder, lanes=lanes, store=store)
+        await run.serve(
+            run.Service(
+                name="scorer",
+                settings=chosen,
+                stages=(scorer.stage(concurrency=chosen.concurrency),),
+                background=(*(lane.run for lane in lanes.values()), warm.run, store.forget),
+                checks={
+                    "models": warm.check,
+                    "decoder": decoder.check,
+                    "database": partial(database.ping, pool),
+                    "blobs": bucket.check,
+                },
+            )
+        )
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main(settings.load(ScorerSettings)))
+    except NotUsable as error:
+        sys.stderr.write(f"giclee.scorer: {error}\n")
+        raise SystemExit(MODELS_EXIT_CODE) from None

@@ -1,0 +1,60 @@
+"""One number about an image: the Protocol that dimensions fulfil. Entries live in `dimensions/`.
+
+A dimension measures; what a value means is the gate's. What it cannot measure it says: a value of None, or
+`certain=False`. What it raises counts as not measured. None of these ever passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A decoded image: (height, width, 3) uint8 sRGB, what it was asked to show, and what its file claimed."""
+
+    pixels: np.ndarray
+    prompt: str
+    asset_type: str = "generic"
+    format: str = "WEBP"
+    claims: tuple[str, int, int] = ("image/webp", 0, 0)
+    """Content type, width and height of the blob reference."""
+
+    @property
+    def long_side_px(self) -> int:
+        return int(max(self.pixels.shape[:2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A value, higher is better; `certain` False when the dimension cannot really tell; why, in a few words."""
+
+    value: float | None
+    certain: bool = True
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """Who measures: a name, and a version that changes whenever the same picture could get another value."""
+
+    name: str
+    version: str
+
+
+class Dimension(Protocol):
+    """Measures pictures, several at once where that is cheaper. Runs in a thread of its own."""
+
+    def measure(self, pictures: Sequence[Picture]) -> Sequence[Measured]:
+        """One answer per picture, in order."""
+        ...
+
+    def describe(self) -> Evaluator: ...
+
+
+class NotUsable(Exception):
+    """A model that a dimension needs cannot be used; the message says which file and why."""

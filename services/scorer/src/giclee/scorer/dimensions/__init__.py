@@ -1,0 +1,47 @@
+"""TABLE: the dimensions by name. A row imports its library when it is built.
+
+To add one: a file here and a row below; its scores appear in ImageScored at once and decide nothing until
+gate.py has a threshold for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from giclee.scorer.dimension import Dimension
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kit:
+    """What settings say to dimensions."""
+
+    clip_dir: Path
+    threads: int = 1
+
+
+def _technical(kit: Kit) -> Dimension:
+    from giclee.scorer.dimensions.technical import Technical  # noqa: PLC0415 - as its neighbours
+
+    return Technical()
+
+
+def _alignment(kit: Kit) -> Dimension:
+    from giclee.scorer.dimensions.alignment import Alignment  # noqa: PLC0415 - as its embedder
+    from giclee.scorer.embed import Clip  # noqa: PLC0415 - torch is heavy
+
+    return Alignment(Clip(kit.clip_dir, threads=kit.threads))
+
+
+def _safety(kit: Kit) -> Dimension:
+    from giclee.scorer.dimensions.safety import NudeNet, Safety  # noqa: PLC0415 - as its neighbours
+
+    return Safety(NudeNet(threads=kit.threads))
+
+
+TABLE: dict[str, Callable[[Kit], Dimension]] = {
+    "technical": _technical,
+    "alignment": _alignment,
+    "safety": _safety,
+}

@@ -1,0 +1,111 @@
+"""Pictures and texts in one space: any open_clip model in a folder, its hashes checked, on one thread.
+
+The only importer of torch and open_clip in this service. Used by dimensions through what it returns: numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+
+from giclee.scorer.dimension import NotUsable
+
+TEXTS_MAX = 4096
+"""Encoded texts kept: prompts repeat over the candidates of a request, alternatives over everything."""
+MANIFEST = "manifest.json"
+_ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError)
+
+
+class Clip:
+    """An open_clip model on the CPU. Not thread-safe: one lane uses it. Errors: NotUsable."""
+
+    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+        self.name = folder.name
+        self.weights_sha256 = verified(folder)
+        torch.set_num_threads(threads)
+        try:
+            name = f"local-dir:{folder}"
+            self._model, self._preprocess = open_clip.create_model_from_pretrained(name)
+            self._tokenize = open_clip.get_tokenizer(name)
+        except _ERRORS as error:
+            raise NotUsable(f"alignment: {folder} does not load: {type(error).__name__}: {error}") from error
+        self._model.eval()
+        self._threads = threads
+        self._texts: OrderedDict[str, np.ndarray] = OrderedDict()
+        self.scale = float(self._model.logit_scale.detach().exp())
+
+    def pictures(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """(n, embedding) of length 1, from (height, width, 3) uint8 each."""
+        torch.set_num_threads(self._threads)  # belongs to the calling thread
+        batch = torch.stack([self._preprocess(Image.fromarray(one)) for one in pixels])  # (n, 3, size, size)
+        with torch.inference_mode():
+            found: np.ndarray = self._model.encode_image(batch, normalize=True).float().numpy()
+        return found
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, embedding) of length 1; what was encoded before is remembered."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if new:
+            with torch.inference_mode():
+                encoded = self._model.encode_text(self._tokenize(new), normalize=True).float().numpy()
+            self._texts.update(zip(new, encoded, strict=True))
+        found: np.ndarray = np.stack([self._texts[text] for text in texts])
+        for text in texts:
+            self._texts.move_to_end(text)
+        while len(self._texts) > TEXTS_MAX:
+            self._texts.popitem(last=False)
+        return found
+
+    def reads(self, text: str) -> str | None:
+        """None when the model can read all of a text, else why not: words it never saw, or too many."""
+        inner: Any = getattr(self._tokenize, "tokenizer", None)
+        limit = int(getattr(self._model, "context_length", 77))
+        if not callable(inner) or not hasattr(inner, "unk_token_id"):
+            return None
+        ids = inner(text, truncation=False, verbose=False).input_ids
+        if len(ids) > limit:
+            return f"it reads {limit} tokens, the text has {len(ids)}"
+        unknown = inner.unk_token_id
+        if unknown is None or unknown == inner.eos_token_id or unknown not in ids:
+            return None
+        words = re.findall(r"\w+", text.lower())  # a mark that it does not know says nothing about the picture
+        strange = [word for word in words if inner.convert_tokens_to_ids(word) == unknown]
+        return f"it does not know {', '.join(strange[:5])}" if strange else None
+
+
+def verified(folder: Path) -> str:
+    """SHA-256 of the weights, every file checked against the folder's manifest where it has one.
+
+    Errors: NotUsable naming every file that is missing or is not what it was.
+    """
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise NotUsable(f"alignment: {folder} has no .safetensors file; `make models` makes it")
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        try:
+            told: dict[str, str] = dict(json.loads(manifest.read_text())["files"])
+        except _ERRORS as error:
+            raise NotUsable(f"alignment: {manifest} cannot be read: {error}") from error
+        wrong = [why for name, digest in sorted(told.items()) if (why := _differs(folder / name, digest))]
+        if wrong:
+            raise NotUsable(f"alignment: {'; '.join(wrong)}")
+    return hashlib.sha256(b"".join(path.read_bytes() for path in weights)).hexdigest()
+
+
+def _differs(path: Path, digest: str) -> str | None:
+    if not path.is_file():
+        return f"{path} is missing"
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    return None if found == digest else f"{path} has sha256 {found}, {MANIFEST} says {digest}"

@@ -1,0 +1,121 @@
+"""TABLE: what a measured value means, per dimension, asset type and picture size. Pure; fails closed.
+
+A value at or over `pass_at` passes, one at or over `doubt_at` is unsure, one below fails. None, NaN,
+infinities, uncertain and missing measurements are unsure. The version is the table's hash and stands on
+every verdict. The first row that fits counts. A dimension without a row is shown and decides nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from giclee.schemas.parts import Judgement, Score
+from giclee.scorer.dimension import Evaluator, Measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Thresholds of one dimension; `long_side_max_px` and `asset_type` limit where the row counts."""
+
+    dimension: str
+    pass_at: float
+    doubt_at: float
+    asset_type: str | None = None
+    long_side_max_px: int | None = None
+
+    def fits(self, dimension: str, asset_type: str, long_side_px: int) -> bool:
+        return (
+            self.dimension == dimension
+            and self.asset_type in (None, asset_type)
+            and (self.long_side_max_px is None or long_side_px <= self.long_side_max_px)
+        )
+
+
+# fmt: off
+TABLE: tuple[Row, ...] = (
+    # the weakest of sharpness, exposure, contrast, structure and format, each 1 where nothing is wrong
+    Row(dimension="technical", pass_at=0.5, doubt_at=0.3),
+    # the probability of the weakest asked attribute
+    Row(dimension="alignment", pass_at=0.5, doubt_at=0.2),
+    # 1 - the weighted score of the worst exposed class. On pictures of at most 128 px the detector sees bodies
+    # in circles (README, "measured"): there it may only raise a doubt.
+    Row(dimension="safety", pass_at=0.3, doubt_at=-math.inf, long_side_max_px=128),
+    Row(dimension="safety", pass_at=0.75, doubt_at=0.5),
+)
+# fmt: on
+
+
+def version_of(table: tuple[Row, ...]) -> str:
+    """The hash that verdicts carry."""
+    return hashlib.sha256(repr(table).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A table with its version."""
+
+    table: tuple[Row, ...] = TABLE
+
+    @property
+    def version(self) -> str:
+        return version_of(self.table)
+
+    def required(self) -> frozenset[str]:
+        """Dimensions that decide."""
+        return frozenset(row.dimension for row in self.table)
+
+    def scores(
+        self,
+        measured: Mapping[str, Measured | None],
+        evaluators: Mapping[str, Evaluator],
+        *,
+        asset_type: str,
+        long_side_px: int,
+    ) -> dict[str, Score]:
+        """A score for every dimension that was measured or is required."""
+        names = sorted(measured.keys() | self.required())
+        return {
+            name: self._score(name, measured.get(name), evaluators.get(name), asset_type, long_side_px)
+            for name in names
+            if name in self.required() or _finite(measured.get(name))
+        }
+
+    def _score(
+        self, name: str, found: Measured | None, by: Evaluator | None, asset_type: str, long_side_px: int
+    ) -> Score:
+        row = next((one for one in self.table if one.fits(name, asset_type, long_side_px)), None)
+        who = by or Evaluator("none", "0")
+        value = found.value if found is not None and _finite(found) else None
+        threshold = row.pass_at if row is not None and math.isfinite(row.pass_at) else None
+        return Score(
+            value=value,
+            threshold=threshold,
+            verdict="pass" if row is None and name not in self.required() else _judged(row, found),
+            evaluator=who.name,
+            evaluator_version=who.version,
+            reason=found.reason if found is not None else "not measured",
+        )
+
+
+def _finite(found: Measured | None) -> bool:
+    return found is not None and found.value is not None and math.isfinite(found.value)
+
+
+def _judged(row: Row | None, found: Measured | None) -> Judgement:
+    """`pass` only where everything says so; every comparison is written so that NaN does not pass it."""
+    if row is None or found is None or found.value is None or not found.certain or not _finite(found):
+        return "unsure"
+    if found.value >= row.pass_at:
+        return "pass"
+    return "unsure" if found.value >= row.doubt_at else "fail"
+
+
+def overall(scores: Mapping[str, Score], required: frozenset[str]) -> Judgement:
+    """The image's verdict: pass only if every required dimension is there and every score passes."""
+    if any(score.verdict == "fail" for score in scores.values()):
+        return "fail"
+    complete = bool(scores) and required <= scores.keys()
+    return "pass" if complete and all(score.passes() for score in scores.values()) else "unsure"

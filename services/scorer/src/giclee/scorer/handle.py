@@ -1,0 +1,113 @@
+"""One generated image in, its scores out. What cannot be fetched waits; what cannot be measured does not pass."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from giclee.bus import telemetry
+from giclee.bus.blobs import Blobs
+from giclee.bus.stage import Stage
+from giclee.schemas.events import Event, ImageGenerated, ImageScored
+from giclee.schemas.parts import Score
+from giclee.scorer import gate as gates
+from giclee.scorer.decode import BODY_MAX_BYTES, Decoder, Refused
+from giclee.scorer.dimension import Measured, Picture
+from giclee.scorer.gate import Gate
+from giclee.scorer.lane import Lane
+from giclee.scorer.store import Verdicts
+
+log = telemetry.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scorer:
+    """What scoring needs; its methods are the stage."""
+
+    blobs: Blobs
+    decoder: Decoder
+    lanes: Mapping[str, Lane]
+    store: Verdicts
+    gate: Gate = field(default_factory=Gate)
+
+    def stage(self, *, concurrency: int = 16, deadline_s: float = 120.0) -> Stage:
+        """The stage `scorer`."""
+        return Stage(
+            name="scorer",
+            reads=(ImageGenerated,),
+            emits=(ImageScored,),
+            handle=self.handle,
+            concurrency=concurrency,
+            deadline_s=deadline_s,
+        )
+
+    async def handle(self, event: ImageGenerated) -> Sequence[Event]:
+        """The stored verdict on these bytes, else a new one, stored before it is told."""
+        known = await self.store.find(event.candidate_id, event.image.sha256)
+        if known is not None:
+            return [known]
+        began = time.perf_counter()
+        scores = await self._scores(event)
+        verdict = gates.overall(scores, self.gate.required())
+        scored = ImageScored(
+            **event.echo(),
+            candidate_id=event.candidate_id,
+            index=event.index,
+            hop=event.hop,
+            sha256=event.image.sha256,
+            scores=scores,
+            verdict=verdict,
+            gate_version=self.gate.version,
+            asset_type=event.asset_type,
+            provider=event.provider,
+            seconds=round(time.perf_counter() - began, 4),
+        )
+        _count(scored)
+        return [await self.store.keep(scored)]
+
+    async def _scores(self, event: ImageGenerated) -> dict[str, Score]:
+        image = event.image
+        if image.size_bytes > BODY_MAX_BYTES:
+            return self._judged(event, _refused(Refused(f"{image.size_bytes} bytes; at most {BODY_MAX_BYTES}")))
+        found = await self.decoder.decode(await self.blobs.get(image))
+        if isinstance(found, Refused):
+            return self._judged(event, _refused(found))
+        claims = (image.content_type, image.width, image.height)
+        picture = Picture(
+            pixels=found.pixels, prompt=event.prompt, asset_type=event.asset_type, format=found.format, claims=claims
+        )
+        return self._judged(event, await self._measured(picture), picture.long_side_px)
+
+    async def _measured(self, picture: Picture) -> dict[str, Measured | None]:
+        """What every dimension says, all at once; one that raises did not measure, and the others still count."""
+        answers = await asyncio.gather(*(lane.measure(picture) for lane in self.lanes.values()), return_exceptions=True)
+        return {name: _safe(name, answer) for name, answer in zip(self.lanes, answers, strict=True)}
+
+    def _judged(
+        self, event: ImageGenerated, measured: Mapping[str, Measured | None], long_side_px: int = 0
+    ) -> dict[str, Score]:
+        evaluators = {name: lane.evaluator for name, lane in self.lanes.items()}
+        return self.gate.scores(measured, evaluators, asset_type=event.asset_type, long_side_px=long_side_px)
+
+
+def _refused(found: Refused) -> dict[str, Measured | None]:
+    """A file without pixels: technically wrong, and nothing else is known of it."""
+    return {"technical": Measured(0.0, certain=found.certain, reason=f"decoding: {found.reason}")}
+
+
+def _safe(name: str, answer: Measured | BaseException) -> Measured:
+    if isinstance(answer, Measured):
+        return answer
+    if not isinstance(answer, Exception):  # cancelled from outside: nobody waits for a verdict
+        raise answer
+    telemetry.count("giclee_dimension_failures_total", dimension=name, why=type(answer).__name__)
+    log.error("a dimension failed", dimension=name, error=str(answer), exc_info=answer)
+    return Measured(None, certain=False, reason=f"failed: {type(answer).__name__}")
+
+
+def _count(scored: ImageScored) -> None:
+    telemetry.count("giclee_verdicts_total", verdict=scored.verdict)
+    for name, score in scored.scores.items():
+        telemetry.count("giclee_dimension_verdicts_total", dimension=name, verdict=score.verdict)

@@ -1,0 +1,97 @@
+"""Runs one dimension off the event loop: one thread, and whatever waits when it comes free goes in one batch.
+
+A failure of a batch is narrowed down to the picture that caused it. A measurement that does not come back
+in time cannot be stopped, only its process can: the lane ends, and with it the service, which is started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from giclee.bus import telemetry
+from giclee.scorer.dimension import Dimension, Measured, Picture
+
+log = telemetry.logger(__name__)
+
+
+class Stuck(Exception):
+    """A dimension did not come back in time."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A picture and who waits for its measurement."""
+
+    picture: Picture
+    answer: asyncio.Future[Measured]
+
+
+class Lane:
+    """The queue before one dimension."""
+
+    def __init__(self, name: str, dimension: Dimension, *, batch_max: int = 8, timeout_s: float = 30.0) -> None:
+        self.name, self.dimension = name, dimension
+        self.evaluator = dimension.describe()
+        self._batch_max, self._timeout_s = batch_max, timeout_s
+        self._waiting: deque[Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, f"dimension-{name}")
+
+    async def measure(self, picture: Picture) -> Measured:
+        """The measurement of one picture. Errors: whatever the dimension raised, Stuck."""
+        one = Waiting(picture, asyncio.get_running_loop().create_future())
+        self._waiting.append(one)
+        self._arrived.set()
+        return await one.answer
+
+    async def run(self) -> None:
+        """Measure until cancelled. Errors: Stuck."""
+        while True:
+            while not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            taken = [self._waiting.popleft() for _ in range(min(self._batch_max, len(self._waiting)))]
+            batch = [one for one in taken if not one.answer.done()]
+            if batch:
+                await self._measure(batch)
+
+    async def _measure(self, batch: Sequence[Waiting]) -> None:
+        began = time.perf_counter()
+        found = await self._within([one.picture for one in batch], batch)
+        telemetry.observe("giclee_dimension_seconds", time.perf_counter() - began, dimension=self.name)
+        if isinstance(found, BaseException) and len(batch) > 1:
+            for one in batch:
+                await self._measure([one])
+            return
+        for at, one in enumerate(batch):
+            if one.answer.done():
+                continue
+            if isinstance(found, BaseException):
+                one.answer.set_exception(found)
+            else:
+                one.answer.set_result(found[at])
+
+    async def _within(
+        self, pictures: Sequence[Picture], batch: Sequence[Waiting]
+    ) -> Sequence[Measured] | BaseException:
+        """What the dimension answers or raises, in time. Errors: Stuck, said to who waits as well."""
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self.dimension.measure, pictures)
+        done, _ = await asyncio.wait({work}, timeout=self._timeout_s)
+        if not done:
+            stuck = Stuck(f"{self.name} took more than {self._timeout_s:g} s for {len(pictures)} pictures")
+            for one in batch:
+                if not one.answer.done():
+                    one.answer.set_exception(stuck)
+            raise stuck
+        error = work.exception()
+        if error is not None:
+            return error
+        found = work.result()
+        if len(found) != len(pictures):
+            return ValueError(f"{self.name} answered {len(found)} of {len(pictures)} pictures")
+        return found

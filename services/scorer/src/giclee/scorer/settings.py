@@ -1,0 +1,22 @@
+"""Settings of the scorer: GICLEE_SCORER_* and the names it shares."""
+
+from __future__ import annotations
+
+from giclee.bus.settings import BlobSettings, DatabaseSettings, KafkaSettings, ProcessSettings, Settings, setting
+
+
+class ScorerSettings(Settings):
+    """What one scorer process reads."""
+
+    kafka: KafkaSettings
+    database: DatabaseSettings
+    blobs: BlobSettings
+    process: ProcessSettings
+    models_dir: str = setting(env="GICLEE_MODELS_DIR")
+    clip_dir: str | None = setting(None, says="Folder of the open_clip model; else shapes-clip of the models folder.")
+    threads: int = setting(1, ge=1, le=256, says="Threads that each dimension's model computes with.")
+    batch_max: int = setting(8, ge=1, le=64, says="Pictures that a dimension measures at once.")
+    concurrency: int = setting(16, ge=1, le=256, says="Images scored at once.")
+    dimension_timeout_s: float = setting(
+        30.0, ge=1, le=600, unit="s", says="Longest one batch may take in one dimension; then the process restarts."
+    )

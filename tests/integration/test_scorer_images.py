@@ -1,0 +1,263 @@
+"""Every file ends in a verdict: decoding in a child with limits, and the handler around it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from giclee.bus.blobs import MemoryBlobs
+from giclee.bus.errors import Transient
+from giclee.models import world
+from giclee.schemas.events import ImageGenerated, ImageScored
+from giclee.scorer.decode import Decoded, Decoder, Refused
+from giclee.scorer.dimension import Evaluator, Measured, Picture
+from giclee.scorer.dimensions.technical import Technical
+from giclee.scorer.gate import Gate
+from giclee.scorer.handle import Scorer
+from giclee.scorer.lane import Lane
+from tests.kit.pictures import SCENE, file_of, odd_but_good, rendered, undecodable
+
+EXAMPLE = Path(__file__).parents[2] / "schemas" / "examples" / "ImageGenerated.json"
+
+
+class Says:
+    """A dimension that gives every picture one value, or raises."""
+
+    def __init__(self, value: Any = 1.0, certain: bool = True) -> None:
+        self.value, self.certain = value, certain
+        self.measured = 0
+
+    def measure(self, pictures: Sequence[Picture]) -> Sequence[Measured]:
+        self.measured += len(pictures)
+        if isinstance(self.value, Exception):
+            raise self.value
+        return [Measured(self.value, certain=self.certain) for _ in pictures]
+
+    def describe(self) -> Evaluator:
+        return Evaluator("says", "1")
+
+
+class Remembers:
+    """The store in memory: the first verdict on a candidate's bytes counts."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[UUID, str], ImageScored] = {}
+
+    async def find(self, candidate_id: UUID, sha256: str) -> ImageScored | None:
+        return self.rows.get((candidate_id, sha256))
+
+    async def keep(self, scored: ImageScored) -> ImageScored:
+        return self.rows.setdefault((scored.candidate_id, scored.sha256), scored)
+
+
+@asynccontextmanager
+async def scorer(**dimensions: Any) -> AsyncIterator[Scorer]:
+    """A scorer with the real decoder; every dimension passes unless a test says otherwise."""
+    said = {"technical": Technical(), "alignment": Says(), "safety": Says(), **dimensions}
+    lanes = {name: Lane(name, one, timeout_s=5) for name, one in said.items() if one is not None}
+    running = [asyncio.create_task(lane.run()) for lane in lanes.values()]
+    decoder = Decoder()
+    try:
+        yield Scorer(blobs=MemoryBlobs(), decoder=decoder, lanes=lanes, store=Remembers())
+    finally:
+        for task in running:
+            task.cancel()
+        await decoder.stop()
+
+
+async def generated(by: Scorer, body: bytes, content_type: str = "image/webp", **fields: Any) -> ImageGenerated:
+    """An ImageGenerated whose blob is `body`."""
+    ref = await by.blobs.put(f"candidates/{uuid.uuid4()}", body, content_type, width=64, height=64)
+    example = ImageGenerated.model_validate_json(EXAMPLE.read_text())
+    return ImageGenerated.model_validate({**example.model_dump(), "candidate_id": uuid.uuid4(), "image": ref, **fields})
+
+
+async def verdict(by: Scorer, body: bytes, **fields: Any) -> ImageScored:
+    (found,) = await by.handle(await generated(by, body, **fields))
+    assert isinstance(found, ImageScored)
+    return found
+
+
+async def test_a_good_picture_passes_with_every_dimension_and_the_gates_version() -> None:
+    """Scores carry value, threshold, verdict and who measured."""
+    async with scorer() as by:
+        event = await generated(by, file_of(rendered()), labels={"channel": "email"})
+        (found,) = await by.handle(event)
+        assert isinstance(found, ImageScored)
+        assert found.passes() and found.verdict == "pass" and found.gate_version == Gate().version
+        assert set(found.scores) == {"technical", "alignment", "safety"}
+        assert found.scores["technical"].threshold == 0.5 and found.scores["safety"].evaluator == "says"
+        assert (found.sha256, found.labels, found.hop) == (event.image.sha256, {"channel": "email"}, event.hop)
+
+
+@pytest.mark.parametrize("name", undecodable())
+async def test_a_hostile_file_ends_in_a_verdict_that_is_no_pass(name: str) -> None:
+    """No exception, no second child needed for what the decoder itself can say, under five seconds."""
+    async with scorer() as by:
+        await by.decoder.check()
+        began = time.monotonic()
+        found = await verdict(by, undecodable()[name])
+        assert time.monotonic() - began < 5
+        assert found.verdict in ("fail", "unsure") and not found.passes()
+        assert (found.scores["technical"].reason or "").startswith("decoding")
+        assert found.scores["safety"].verdict == "unsure", "what was not looked at is not safe"
+
+
+def test_the_corpus_is_large_enough() -> None:
+    """At least 20 hostile files."""
+    assert len(undecodable()) >= 30
+
+
+async def test_odd_files_come_out_as_the_same_upright_srgb_picture() -> None:
+    """Palette, CMYK, 16 bits, opaque alpha, profiles, rotation; each (64, 64, 3) bytes."""
+    expected: np.ndarray = world.render(SCENE, 1).astype(int)
+    decoder = Decoder()
+    for name, body in odd_but_good().items():
+        found = await decoder.decode(body)
+        assert isinstance(found, Decoded), (name, found)
+        assert found.pixels.shape == (64, 64, 3) and found.pixels.dtype == np.uint8
+        aim = expected[::-1, ::-1] if name == "rotated by exif" else expected
+        if name == "grey of 16 bits":
+            assert np.abs(found.pixels[..., 0].astype(int) - np.asarray(rendered().convert("L"))).max() <= 1
+        else:
+            assert np.abs(found.pixels - aim).mean() < (12 if "cmyk" in name else 8), name
+    await decoder.stop()
+
+
+async def test_the_largest_allowed_picture_is_decoded_within_its_limits() -> None:
+    """4096 x 4096 with a rotation: 16.8 million pixels in 768 MB of address space."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    big = Image.effect_noise((4096, 4096), 20).convert("RGB")
+    decoder = Decoder(wall_clock_s=60)
+    found = await decoder.decode(file_of(big, "JPEG", quality=60, exif=exif))
+    assert isinstance(found, Decoded) and found.pixels.shape == (4096, 4096, 3)
+    await decoder.stop()
+
+
+async def test_a_picture_that_kills_the_decoder_twice_is_unsure_and_the_next_one_is_fine() -> None:
+    """A crash is isolated in the child; the verdict is not `fail`, for the file was not judged."""
+    decoder = Decoder(module="tests.kit.bad_decoders")
+    found = await decoder.decode(b"crash")
+    assert found == Refused("the decoder gave up on it: it died", certain=False)
+    decoder._module = "giclee.scorer.decode_child"
+    assert isinstance(await decoder.decode(file_of(rendered())), Decoded)
+    await decoder.stop()
+
+
+async def test_a_picture_that_hangs_the_decoder_is_given_up_in_time() -> None:
+    """Twice the wall clock, then unsure."""
+    decoder = Decoder(wall_clock_s=0.3, module="tests.kit.bad_decoders")
+    found = await decoder.decode(b"hang")
+    assert isinstance(found, Refused) and not found.certain
+    await decoder.stop()
+
+
+async def test_who_is_cancelled_in_the_middle_does_not_spoil_the_next_answer() -> None:
+    """Half an answer must not be read as another picture."""
+    decoder = Decoder()
+    big = file_of(Image.effect_noise((3000, 3000), 50).convert("RGB"), "PNG", compress_level=1)
+    cut_off = asyncio.create_task(decoder.decode(big))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    cut_off.cancel()
+    await asyncio.wait({cut_off})
+    found = await decoder.decode(file_of(rendered()))
+    assert isinstance(found, Decoded) and (found.pixels == world.render(SCENE, 1)).all()
+    await decoder.stop()
+
+
+@pytest.mark.parametrize("name", ["alignment", "safety"])
+@pytest.mark.parametrize(
+    ("value", "comes_to"),
+    [
+        (None, "unsure"),
+        (float("nan"), "unsure"),
+        (float("inf"), "unsure"),
+        (RuntimeError("the model broke"), "unsure"),
+        (MemoryError(), "unsure"),
+        (0.25, "unsure"),
+    ],
+)
+async def test_a_dimension_that_does_not_answer_keeps_the_image_from_passing(
+    name: str, value: Any, comes_to: str
+) -> None:
+    """And the others are measured all the same."""
+    async with scorer(**{name: Says(value)}) as by:
+        found = await verdict(by, file_of(rendered()))
+        assert found.verdict == comes_to and found.scores[name].verdict == comes_to
+        assert found.scores["technical"].verdict == "pass"
+        assert ImageScored.model_validate_json(found.model_dump_json()).verdict == comes_to
+
+
+async def test_a_dimension_that_is_not_there_keeps_the_image_from_passing() -> None:
+    """A scorer without its safety model passes nothing."""
+    async with scorer(safety=None) as by:
+        found = await verdict(by, file_of(rendered()))
+        assert (found.verdict, found.scores["safety"].reason) == ("unsure", "not measured")
+
+
+async def test_a_dimension_that_is_not_certain_keeps_the_image_from_passing() -> None:
+    """However high its value."""
+    async with scorer(alignment=Says(1.0, certain=False)) as by:
+        assert (await verdict(by, file_of(rendered()))).verdict == "unsure"
+
+
+async def test_a_file_that_is_not_what_its_reference_says_fails() -> None:
+    """A PNG called WebP; a picture of another size."""
+    async with scorer() as by:
+        assert (await verdict(by, file_of(rendered(), "PNG"))).verdict == "fail"
+        assert (await verdict(by, file_of(rendered(128)))).verdict == "fail"
+
+
+async def test_a_file_over_the_limit_is_not_even_fetched() -> None:
+    """20 MB."""
+    async with scorer() as by:
+        event = await generated(by, b"x")
+        heavy = event.model_copy(update={"image": event.image.model_copy(update={"size_bytes": 20 * 2**20 + 1})})
+        (found,) = await by.handle(heavy)
+        assert isinstance(found, ImageScored) and found.verdict == "fail"
+
+
+async def test_nothing_is_judged_twice_and_only_the_same_bytes_count_as_judged() -> None:
+    """Contract rule 8; other bytes of the same candidate are measured on their own."""
+    safety = Says()
+    async with scorer(safety=safety) as by:
+        event = await generated(by, file_of(rendered()))
+        first, again = await by.handle(event), await by.handle(event)
+        assert first == again and safety.measured == 1
+        other = await generated(by, file_of(rendered(), "WEBP", xmp=b"<x/>"), candidate_id=event.candidate_id)
+        await by.handle(other)
+        assert safety.measured == 2
+
+
+async def test_a_bucket_that_is_away_is_an_outage_and_no_verdict() -> None:
+    """The record waits; nothing is stored."""
+    async with scorer() as by:
+        event = await generated(by, file_of(rendered()))
+
+        async def away(_: Any) -> bytes:
+            raise Transient("the bucket is away")
+
+        by.blobs.get = away  # type: ignore[method-assign, assignment]
+        with pytest.raises(Transient):
+            await by.handle(event)
+        assert not by.store.rows  # type: ignore[attr-defined]
+
+
+async def test_many_images_at_once_each_get_their_own_verdict() -> None:
+    """Concurrent handlers share lanes and one decoder."""
+    async with scorer() as by:
+        good, bad = file_of(rendered()), file_of(Image.new("RGB", (64, 64), "grey"))
+        found = await asyncio.gather(*(verdict(by, bad if at % 3 == 0 else good) for at in range(30)))
+        assert [one.verdict for one in found] == ["fail" if at % 3 == 0 else "pass" for at in range(30)]

@@ -1,0 +1,86 @@
+"""Lanes: batches while busy, a failure reaches only the picture that caused it, a hang ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from giclee.scorer.dimension import Evaluator, Measured, Picture
+from giclee.scorer.lane import Lane, Stuck
+from tests.kit.wait import until
+
+
+class Told:
+    """A dimension that does what it is told and remembers its batches."""
+
+    def __init__(self, answer: Callable[[Picture], float]) -> None:
+        self.answer = answer
+        self.batches: list[int] = []
+
+    def measure(self, pictures: Sequence[Picture]) -> Sequence[Measured]:
+        self.batches.append(len(pictures))
+        return [Measured(self.answer(one)) for one in pictures]
+
+    def describe(self) -> Evaluator:
+        return Evaluator("told", "1")
+
+
+def picture(prompt: str) -> Picture:
+    return Picture(pixels=np.zeros((2, 2, 3), np.uint8), prompt=prompt)
+
+
+async def test_what_waits_goes_in_one_batch_and_comes_back_in_order() -> None:
+    """Ten pictures, batches of at most four."""
+    dimension = Told(lambda one: float(one.prompt))
+    lane = Lane("told", dimension, batch_max=4)
+    answers = [asyncio.create_task(lane.measure(picture(str(at)))) for at in range(10)]
+    await asyncio.sleep(0)
+    running = asyncio.create_task(lane.run())
+    assert [found.value for found in await asyncio.gather(*answers)] == list(range(10))
+    assert dimension.batches == [4, 4, 2]
+    running.cancel()
+
+
+async def test_a_picture_that_breaks_a_dimension_breaks_only_its_own_measurement() -> None:
+    """Its neighbours in the batch are measured."""
+
+    def answer(one: Picture) -> float:
+        if one.prompt == "bad":
+            raise RuntimeError("boom")
+        return 1.0
+
+    lane = Lane("told", Told(answer), batch_max=4)
+    work = [asyncio.create_task(lane.measure(picture(prompt))) for prompt in ("a", "bad", "b")]
+    await asyncio.sleep(0)
+    running = asyncio.create_task(lane.run())
+    first, bad, last = await asyncio.gather(*work, return_exceptions=True)
+    assert isinstance(bad, RuntimeError)
+    assert isinstance(first, Measured) and isinstance(last, Measured)
+    running.cancel()
+
+
+async def test_an_answer_of_the_wrong_length_is_no_answer() -> None:
+    """Nobody gets another picture's value."""
+    dimension = Told(lambda _: 1.0)
+    dimension.measure = lambda pictures: [Measured(1.0)] * (len(pictures) + 1)  # type: ignore[method-assign]
+    lane = Lane("told", dimension)
+    running = asyncio.create_task(lane.run())
+    with pytest.raises(ValueError, match="answered 2 of 1"):
+        await lane.measure(picture("x"))
+    running.cancel()
+
+
+async def test_a_measurement_that_hangs_is_said_and_ends_the_lane() -> None:
+    """A thread cannot be stopped; the process can."""
+    go = threading.Event()
+    lane = Lane("told", Told(lambda _: float(go.wait(20))), timeout_s=0.1)
+    running = asyncio.create_task(lane.run())
+    with pytest.raises(Stuck):
+        await lane.measure(picture("x"))
+    await until(running.done)
+    assert isinstance(running.exception(), Stuck)
+    go.set()
