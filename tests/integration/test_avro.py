@@ -246,7 +246,7 @@ async def test_we_read_what_others_wrote(real: RegistryRunning) -> None:
     schema = SCHEMAS[ImageRequested.type_name]
     registry = SchemaRegistryClient({"url": real.schema_registry_url})
     write = AvroSerializer(registry, json.dumps(schema), conf={"auto.register.schemas": True})
-    asked = {field["name"]: None for field in schema["fields"]}
+    asked: dict[str, Any] = {field["name"]: None for field in schema["fields"]}
     asked |= {"request_id": "6b1d2c5e-51f0-4d0a-9a52-67696c636565", "prompt": "a red circle", "wanted": 2}
     topic = topics.topic_of(ImageRequested)
     value = await asyncio.to_thread(write, asked, SerializationContext(topic, MessageField.VALUE))

@@ -21,6 +21,7 @@ from giclee.bus.database import Pool
 from giclee.bus.errors import Transient
 from giclee.bus.kafka import KafkaTransport
 from giclee.bus.kafka.numbered import KafkaNumberedWriter
+from giclee.bus.layers import codec
 from giclee.bus.outbox import PlainRelay, TransactionalRelay
 from giclee.bus.settings import KafkaSettings
 from giclee.bus.transport import NUMBER
@@ -122,7 +123,7 @@ def seen(batches: dict[Any, list[Any]]) -> list[tuple[str, str, int]]:
     found = []
     for at, records in batches.items():
         for record in records:
-            headers = dict(record.headers)  # type: ignore[attr-defined]
+            headers = dict(record.headers)
             number = int(headers.get(NUMBER, b"/-1").rpartition(b"/")[2])
             found.append((f"{at.topic}/{at.partition}", headers["ce_id"].decode(), number))
     return found
@@ -214,7 +215,7 @@ async def test_a_requests_rows_share_a_transaction(line: Line) -> None:
             return None
 
     transport = KafkaTransport(line.settings)
-    transport.numbered = lambda name, topics: Recording()  # type: ignore[assignment, method-assign]
+    transport.numbered = lambda name, topics: Recording()  # type: ignore[method-assign, assignment, return-value]
     async with line.running(TransactionalRelay(line.pool, SCHEMA, transport)):
         await line.sent()
     for number, batch in enumerate(batches):
@@ -222,6 +223,11 @@ async def test_a_requests_rows_share_a_transaction(line: Line) -> None:
             numbers.setdefault(subject, set()).add(number)
     assert len(batches) > 1
     assert all(len(where) == 1 for where in numbers.values())
+
+
+async def a_moment(seconds: float) -> None:
+    """How long a fault takes to come; no condition is waited for with it."""
+    await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=seconds)
 
 
 async def write(line: Line, requests: int, expected: list[str], *, chance: random.Random) -> None:
@@ -234,7 +240,7 @@ async def write(line: Line, requests: int, expected: list[str], *, chance: rando
         async with line.pool.acquire() as connection, connection.transaction():
             events = [approved(request, uuid.uuid4()), closed(request)]
             await outbox.put(connection, SCHEMA, events)
-            await asyncio.wait([asyncio.current_task()], timeout=chance.choice((0, 0.02, 0.05, 0.3)))
+            await a_moment(chance.choice((0, 0.02, 0.05, 0.3)))
         expected += [str(event.event_id()) for event in events]
 
 
@@ -354,7 +360,7 @@ async def test_the_tail_is_found_behind_many_other_records(line: Line) -> None:
     transport = KafkaTransport(line.settings)
     ours = transport.numbered("publisher.relay.0", (APPROVED, CLOSED))
     other = transport.numbered("publisher.relay.1", (APPROVED, CLOSED))
-    encode = partial(outbox.codec.encode, source="test")
+    encode = partial(codec.encode, source="test")
     assert await ours.open() == 0
     await ours.send([encode(closed(uuid.uuid4())) for _ in range(3)], 5)
     await other.open()
@@ -370,7 +376,7 @@ async def test_a_writer_that_was_followed_can_no_longer_write(line: Line) -> Non
     """Opening under a name shuts out whoever had it; what that one had open is never seen."""
     transport = KafkaTransport(line.settings)
     old, new = (transport.numbered("publisher.relay.0", (APPROVED, CLOSED)) for _ in range(2))
-    encode = partial(outbox.codec.encode, source="test")
+    encode = partial(codec.encode, source="test")
     await old.open()
     await old.send([encode(closed(uuid.uuid4()))], 1)
     assert await new.open() == 1
@@ -385,8 +391,8 @@ async def test_a_writer_that_was_followed_can_no_longer_write(line: Line) -> Non
 async def test_a_record_that_is_refused_leaves_nothing_of_its_transaction(line: Line) -> None:
     """One record too large: its transaction is not committed, though the library would."""
     writer = KafkaTransport(line.settings).numbered("publisher.relay.0", (APPROVED, CLOSED))
-    small = outbox.codec.encode(closed(uuid.uuid4()), source="test")
-    large = outbox.codec.encode(closed(uuid.uuid4()), source="test")
+    small = codec.encode(closed(uuid.uuid4()), source="test")
+    large = codec.encode(closed(uuid.uuid4()), source="test")
     object.__setattr__(large, "value", random.Random(1).randbytes(1_500_000))
     await writer.open()
     with pytest.raises(Transient):
@@ -404,7 +410,7 @@ async def test_plain_relays_share_the_work_and_lose_nothing(line: Line) -> None:
     async with AsyncExitStack() as steady:
         for _ in range(6):
             async with line.running(line.plain(), line.plain(), line.plain()):
-                await asyncio.wait([asyncio.current_task()], timeout=chance.uniform(0.0, 0.3))
+                await a_moment(chance.uniform(0.0, 0.3))
         await steady.enter_async_context(line.running(line.plain()))
         await line.sent()
     arrived = Counter(what for _, what, _ in await line.log(CANCELS))

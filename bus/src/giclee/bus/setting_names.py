@@ -41,7 +41,7 @@ SHARED: dict[str, Shared] = {
     "GICLEE_PUBLIC_URL": Shared(None, "", "What callers see this service as; links in answers start with it."),
     "GICLEE_API_KEY": Shared(REQUIRED, "", "Bearer key of the HTTP API, at least 16 characters."),
     "GICLEE_CONFIG": Shared(None, "", "The operator's TOML file over the built-in tables."),
-    "GICLEE_MODELS_DIR": Shared("models", "", "Folder of the demo models; a relative one starts at the working directory."),
+    "GICLEE_MODELS_DIR": Shared("models", "", "Folder of the demo models, from the working directory."),
     "GICLEE_POOLS": Shared(topics.POOLS, "", "Worker pools that exist, separated by commas."),
     "GICLEE_REQUEST_TTL_H": Shared(72, "h", "Hours after which an unanswered request expires."),
 }

@@ -1,7 +1,7 @@
 """Logs, metrics and traces of a process, cheap enough for every event (at most 5 metric calls each).
 
 Logs are JSON, one line each, on stdout, with request_id, tenant and stage of what is being handled. Metrics
-are the METRICS table; a name that is not in it is a bug. Spans leave the process only when OpenTelemetry's
+are the table in metrics.py; a name that is not in it is a bug. Spans leave the process only when OpenTelemetry's
 own variables say where to, and 1 % of them unless OTEL_TRACES_SAMPLER says otherwise.
 """
 
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import structlog
 from opentelemetry import trace
@@ -24,64 +24,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from giclee.bus.metrics import METRICS as METRICS
+from giclee.bus.metrics import Metric
+
 # ---- metrics ------------------------------------------------------------------------------------
-
-Kind = Literal["counter", "gauge", "seconds"]
-
-
-class Metric(NamedTuple):
-    """One row: a counter, a gauge, or a histogram of seconds; the names of its labels; one sentence."""
-
-    kind: Kind
-    labels: tuple[str, ...]
-    says: str
-
-
-# fmt: off
-METRICS: dict[str, Metric] = {
-    # every stage
-    "giclee_records_handled_total": Metric("counter", ("stage", "topic"), "Records a stage handled to the end."),
-    "giclee_records_emitted_total": Metric("counter", ("stage", "topic"), "Records a stage sent and the broker took."),
-    "giclee_records_skipped_total": Metric("counter", ("stage", "why"), "Records a stage read and left to others."),
-    "giclee_retries_total": Metric("counter", ("stage", "scope"), "Attempts that met a Transient error."),
-    "giclee_dead_letters_total": Metric("counter", ("stage", "dead_class"), "Records that became dead letters."),
-    "giclee_handler_seconds": Metric("seconds", ("stage",), "Time a handler took for one try at one event."),
-    "giclee_in_flight": Metric("gauge", ("stage",), "Records a stage is working on."),
-    "giclee_paused": Metric("gauge", ("stage",), "1 while an outage keeps a stage from working."),
-    "giclee_lag": Metric("gauge", ("stage", "topic"), "Records of a topic that a stage has not committed yet."),
-    # outbox
-    "giclee_outbox_sent_total": Metric("counter", ("lane",), "Outbox rows the broker acknowledged."),
-    "giclee_outbox_waiting": Metric("gauge", ("lane",), "Outbox rows not sent yet."),
-    "giclee_outbox_oldest_seconds": Metric("gauge", ("lane",), "Age of the oldest outbox row not sent yet."),
-    "giclee_outbox_relay_starts_total": Metric("counter", ("lane",), "Producers that relays started."),
-    # blobs
-    "giclee_blob_seconds": Metric("seconds", ("operation",), "Time the object store took for one operation."),
-    "giclee_blob_failures_total": Metric("counter", ("operation", "why"), "Operations the object store did not do."),
-    # gpu-worker
-    "giclee_claims_total": Metric("counter", ("pool", "outcome"), "Claims a worker ended, by what they came to."),
-    "giclee_claims_taken_over_total": Metric("counter", ("pool",), "Claims whose owner vanished, taken over here."),
-    "giclee_images_total": Metric("counter", ("model", "padded"), "Images asked of a model, by the batch size computed."),
-    "giclee_generation_seconds": Metric("seconds", ("model",), "Time of one image on its device, its share of a batch."),
-    # scorer
-    "giclee_verdicts_total": Metric("counter", ("verdict",), "Images the scorer judged."),
-    "giclee_dimension_verdicts_total": Metric("counter", ("dimension", "verdict"), "What the gate said, by dimension."),
-    "giclee_dimension_seconds": Metric("seconds", ("dimension",), "Time one dimension took for one batch of images."),
-    "giclee_dimension_failures_total": Metric("counter", ("dimension", "why"), "Measurements that did not come about."),
-    "giclee_decoder_restarts_total": Metric("counter", ("why",), "Decoder processes that had to be replaced."),
-    # tables
-    "giclee_table_rows": Metric("gauge", ("topic",), "Rows of a compacted topic that this process holds."),
-    # policy
-    "giclee_policy_verdicts_total": Metric("counter", ("rule",), "Verdicts sent, by the rule that refused; \"\" cleared."),
-    "giclee_policy_copies_total": Metric("counter", (), "Requests dropped because the same one had come before."),
-    # router
-    "giclee_router_candidates_total": Metric("counter", ("model",), "Candidates routed, by the first model of the chain."),
-    "giclee_health_records_total": Metric("counter", ("kind",), "Outcomes and scores that provider health counted or skipped."),
-    # publisher
-    "giclee_requests_closed_total": Metric("counter", ("outcome",), "Requests that ended, by outcome."),
-    "giclee_assets_approved_total": Metric("counter", ("provider",), "Images approved, by who made them."),
-    "giclee_candidates_requested_total": Metric("counter", (), "Candidates of waves the publisher asked for or repeated."),
-}
-# fmt: on
 
 SERIES_MAX = 200
 """Label sets kept per metric. A label fed from outside must not grow the process: the rest counts as `other`."""
