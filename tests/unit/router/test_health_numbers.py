@@ -100,6 +100,9 @@ def test_the_tables_changelogs_are_as_wide_as_their_sources() -> None:
         f"{GROUP}-outcomes-changelog": topics.row_of(ProviderOutcome).partitions,
         f"{GROUP}-scores-changelog": topics.row_of(ImageScored).partitions,
     }
+    rows = {row.name: row for row in topics.all_topics()}
+    for name, partitions in changelogs().items():
+        assert (rows[name].partitions, rows[name].compacted) == (partitions, True)
     assert "router.health" in topics.row_of(ProviderOutcome).readers
 
 

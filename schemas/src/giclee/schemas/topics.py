@@ -83,6 +83,14 @@ TABLE: tuple[Topic, ...] = (
     Topic(name="switch.set.v1", events=("SwitchSet",), key="scope", compacted=True, retention_days=None,
           partitions=1, written_by=("replay",), readers=()),
 )
+
+CHANGELOGS: tuple[Topic, ...] = (
+    Topic(name="giclee.router.health-outcomes-changelog", events=(), key="provider", compacted=True,
+          retention_days=None, written_by=("router.health",), readers=()),
+    Topic(name="giclee.router.health-scores-changelog", events=(), key="provider", compacted=True, partitions=6,
+          retention_days=None, written_by=("router.health",), readers=()),
+)
+"""Memory of provider health, named and read by Faust: no events, partitions as the topic that each counts."""
 # fmt: on
 
 DEAD_LETTER_MAX_BYTES = MIB + MIB // 4
@@ -111,7 +119,8 @@ def _beside(row: Topic) -> list[Topic]:
 def all_topics(pools: tuple[str, ...] = POOLS) -> list[Topic]:
     """Every topic that must exist, dead-letter and held topics included."""
     rows = _with_pools(pools)
-    return rows + [shadow for row in rows if row.name not in NO_DEAD_LETTERS for shadow in _beside(row)]
+    shadows = [shadow for row in rows if row.name not in NO_DEAD_LETTERS for shadow in _beside(row)]
+    return [*rows, *CHANGELOGS, *shadows]
 
 
 def groups(pools: tuple[str, ...] = POOLS) -> dict[str, list[str]]:

@@ -1,12 +1,5 @@
 """Undoes disguises of words, so that what was hidden can be matched. For matching only: what is generated from and
-kept is the original.
-
-A word can be hidden in more ways than a list can hold, so lists and texts are brought to one form. The text is
-normalised (NFKC, then NFD), invisible and combining characters fall away, letters of other scripts and
-pictures of letters become the Latin letter they look like, and digits and signs inside words become the letter
-they stand for. A letter that looks like two Latin ones (Cyrillic u is drawn as y) gives its word two readings.
-The text is cut into words three ways: at everything that is no letter; at white space only, with everything
-else squeezed out (n.u.d.e); and with runs of single letters joined (n u d e).
+kept is the original. Called by matchers.py.
 """
 
 from __future__ import annotations
@@ -114,7 +107,15 @@ class Folded(NamedTuple):
 
 @lru_cache(maxsize=64)
 def fold(text: str) -> Folded:
-    """All readings of `text`. Cached, because every rule reads the same few texts of a request."""
+    """All readings of `text`. Cached, because every rule reads the same few texts of a request.
+
+    A word can be hidden in more ways than a list can hold, so lists and texts are brought to one form. The text is
+    normalised (NFKC, then NFD), invisible and combining characters fall away, letters of other scripts and
+    pictures of letters become the Latin letter they look like, and digits and signs inside words become the letter
+    they stand for. A letter that looks like two Latin ones (Cyrillic u is drawn as y) gives its word two readings.
+    The text is cut into words three ways: at everything that is no letter; at white space only, with everything
+    else squeezed out (n.u.d.e); and with runs of single letters joined (n u d e).
+    """
     seen = plain(text)
     cut = _WORD.findall(seen)
     chunks = seen.split()
