@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -297,6 +298,19 @@ def test_everything_missing_is_said_at_once(bench: Bench, tmp_path: Path) -> Non
     assert f"{port} (postgres)" in done.stderr and "GICLEE_PORT_BASE" in done.stderr and "Java 17" in done.stderr
     assert "Traceback" not in done.stderr
     assert bench.left() == []
+
+
+def test_a_port_held_by_a_client_is_waited_for(bench: Bench) -> None:
+    """The kernel lends ports of our range to clients: such a one is no error, `up` waits until it is let go."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME_WAIT after it
+        client.bind(("127.0.0.1", bench.ports.of("postgres")))
+        client.connect(server.getsockname())
+        up = bench.start("dev", "up", "--only=postgres")
+        until(lambda: "waiting for ports" in bench.doing(), "it waits")
+        client.close()
+        _, said = up.communicate(timeout=60)
+    assert up.returncode == 0, said
 
 
 def test_a_service_that_is_not_installed_is_named(bench: Bench) -> None:

@@ -17,6 +17,7 @@ from giclee.infra.trouble import Trouble
 MIN_DISK_BYTES = 3 * 1024**3
 """Downloads take 0.2 GB; the rest is for Kafka's log, images and Postgres."""
 MIN_JAVA = 17
+_LISTEN = "0A"  # the state of a listening socket in /proc/net/tcp
 
 
 def check(wanted: Wanted, ports: Ports, state: Path) -> None:
@@ -72,7 +73,32 @@ def _disk(state: Path) -> Iterable[str]:
 
 
 def _ports(wanted: Wanted, ports: Ports) -> Iterable[str]:
-    taken = [f"{port} ({who})" for port, who in ports_needed(wanted, ports).items() if not ports.is_free(port)]
+    serving = _listening()
+    taken = [f"{port} ({who})" for port, who in _not_free(wanted, ports).items() if port in serving]
     if taken:
         some = "Port" if len(taken) == 1 else "Ports"
         yield f"{some} {', '.join(taken)} in use by another program; GICLEE_PORT_BASE moves all of ours at once."
+
+
+def held_ports(wanted: Wanted, ports: Ports) -> str:
+    """Ports that no server has, but a client's connection: the kernel hands out ports of our range. Empty if none.
+
+    They come free by themselves, within a minute of the connection's end.
+    """
+    serving = _listening()
+    return ", ".join(f"{port} ({who})" for port, who in _not_free(wanted, ports).items() if port not in serving)
+
+
+def _not_free(wanted: Wanted, ports: Ports) -> dict[int, str]:
+    return {port: who for port, who in ports_needed(wanted, ports).items() if not ports.is_free(port)}
+
+
+def _listening() -> set[int]:
+    """Ports on which some server of this machine listens."""
+    found = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        for line in table.read_text().splitlines()[1:] if table.exists() else ():
+            _, local, _, state, *_ = line.split()
+            if state == _LISTEN:
+                found.add(int(local.rpartition(":")[2], 16))
+    return found

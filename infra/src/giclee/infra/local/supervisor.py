@@ -27,6 +27,8 @@ from giclee.infra.local.services import Wanted
 from giclee.infra.trouble import Trouble
 
 PART_READY_TIMEOUT_S = 120.0
+HELD_PORTS_TIMEOUT_S = 75.0
+"""A closed connection keeps its port for 60 s."""
 LOG_CHECK_EVERY_S = 10.0
 ALREADY_RUNNING = 75
 """Exit code of a supervisor that found another one at work."""
@@ -73,6 +75,7 @@ class Supervisor:
         self._note("starting", "looking for left-overs")
         leftovers.clear(self._folder, self._check)
         preflight.check(self._wanted, self._ports, self._folder.root)
+        self._await_ports()
         self._record.processes.clear()
         for part in parts_of(self._folder, self._ports, self._wanted):
             self._note("starting", f"preparing {part.name}")
@@ -85,6 +88,15 @@ class Supervisor:
         self._folder.write_env(client_env(self._folder, self._ports, self._wanted))
         self._prepare_contents()
         self._start_services()
+
+    def _await_ports(self) -> None:
+        deadline = time.monotonic() + HELD_PORTS_TIMEOUT_S
+        while held := preflight.held_ports(self._wanted, self._ports):
+            if time.monotonic() > deadline:
+                raise Trouble(f"Connections of other programs hold {held}; GICLEE_PORT_BASE moves all ports at once.")
+            if not self._record.doing.endswith(held):
+                self._note("starting", f"waiting for ports that a closing connection holds: {held}")
+            self._rest(0.2)
 
     def _await(self, part: Part) -> None:
         self._note("starting", f"waiting for {part.name}")
