@@ -34,7 +34,12 @@ def _python(_: Path) -> tuple[list[str], list[str]]:
 
 
 def _java(_: Path) -> tuple[list[str], list[str]]:
-    run = ["java", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", ":".join(map(str, local_kafka.jars().glob("*.jar")))]
+    run = [
+        "java",
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+        "-cp",
+        ":".join(map(str, local_kafka.jars().glob("*.jar"))),
+    ]
     return [*run, str(CLIENTS / "java/Request.java")], [*run, str(CLIENTS / "java/Follow.java")]
 
 
@@ -66,7 +71,9 @@ async def test_a_ten_line_client_asks_and_follows(language: str, kafka: parts.Ka
 
     async with Collector(transport, ("image.requested.v1",)) as seen:
         await asyncio.to_thread(subprocess.run, [*ask, reference], env=environment, check=True, timeout=60)
-        raw = await until(lambda: next((one for one in seen.records if reference.encode() in (one.value or b"")), None), 20)
+        raw = await until(
+            lambda: next((one for one in seen.records if reference.encode() in (one.value or b"")), None), 20
+        )
     request = codec.decode(raw, Envelope(), "cluster")
     assert isinstance(request, ImageRequested)
     assert request.client_ref == reference

@@ -142,7 +142,8 @@ async def test_a_poison_record_becomes_one_dead_letter_and_the_partition_moves_o
 async def test_garbage_on_the_public_topic_is_invalid_and_never_blocks(carrier: Carrier, raw: bytes | None) -> None:
     """One dead letter of class invalid with reasons, one stall that names the source, no closing promised."""
     async with running(carrier.transport, stage(), carrier.writer):
-        await carrier.send([Record(topic=REQUESTED, key=b"", value=raw, headers=(("h", b"\xff\xfe"),)), request_record()])
+        garbage = Record(topic=REQUESTED, key=b"", value=raw, headers=(("h", b"\xff\xfe"),))
+        await carrier.send([garbage, request_record()])
         await until(lambda: carrier.seen.on(STALLED) and carrier.seen.on(REFUSED), 20)
 
     letters = carrier.seen.on(f"{REQUESTED}.dlq")

@@ -20,8 +20,8 @@ SCHEMA = "publisher"
 
 
 @asynccontextmanager
-async def empty_outbox(database_url: str, *, pool_max: int = 20) -> AsyncIterator[Pool]:
-    """A pool on a database of its own that has nothing but an outbox."""
+async def empty_outbox(database_url: str, *, pool_max: int = 20) -> AsyncIterator[tuple[Pool, str]]:
+    """A pool on a database of its own that has nothing but an outbox, and the database's URL."""
     name = f"o{uuid.uuid4().hex[:12]}"
     server = await asyncpg.connect(database_url)
     await server.execute(f"CREATE DATABASE {name}")
@@ -31,7 +31,7 @@ async def empty_outbox(database_url: str, *, pool_max: int = 20) -> AsyncIterato
             await pool.execute(f"CREATE SCHEMA {SCHEMA}")
             for statement in re.findall(r"CREATE (?:TABLE|INDEX)[^;]*;", outbox.__doc__ or ""):
                 await pool.execute(statement.replace("<schema>", SCHEMA))
-            yield pool
+            yield pool, url
     finally:
         await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await server.close()

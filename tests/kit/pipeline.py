@@ -271,7 +271,8 @@ def _stages(line: Line, transport: Transport, deriver: Deriver, batcher: Batcher
     found = [
         ("policy", Stage(name="policy", reads=(ImageRequested,), emits=(ImageCleared, ImageRefused),
                          handle=Policy(Judge(MODELS), Verdicts(pool), 72).handle)),
-        ("router", Stage(name="router", reads=(ImageCleared, CandidatesRequested), emits=(ImageRouted, GenerationFailed),
+        ("router", Stage(name="router", reads=(ImageCleared, CandidatesRequested),
+                         emits=(ImageRouted, GenerationFailed),
                          handle=Router(catalogue, Waves(pool), dict).handle)),  # type: ignore[arg-type, return-value]
         (worker_stage.name, worker_stage),
         ("scorer", Stage(name="scorer", reads=(ImageGenerated,), emits=(ImageScored,),

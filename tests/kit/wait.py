@@ -20,5 +20,7 @@ async def until(condition: Callable[[], Any | Awaitable[Any]], within_s: float =
             found = await found
         if found:
             return found
-        assert time.monotonic() < deadline, f"not true within {within_s:g} s: {getattr(condition, '__doc__', None) or condition}"
+        assert time.monotonic() < deadline, (
+            f"not true within {within_s:g} s: {getattr(condition, '__doc__', None) or condition}"
+        )
         await asyncio.sleep(STEP_S)

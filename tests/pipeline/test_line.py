@@ -9,7 +9,7 @@ from tests.kit.pipeline import running
 
 
 async def test_a_request_becomes_approved_images(database: str) -> None:
-    """Two wanted images are made, scored, approved with their evidence and closed, and the sender's fields come along."""
+    """Two wanted images are made, scored, approved with their evidence and closed; the sender's fields come along."""
     async with running(database) as line:
         rid = await line.ask(wanted=2, client_ref="sku-1", labels={"channel": "email"})
         closed = await line.closed(rid)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from giclee.cli import assets, db, dev, dlq, environment, lag, requests, switch, topics
+from giclee.cli import assets, db, demo, dev, dlq, environment, lag, requests, switch, topics
 from giclee.cli.output import BAD
 from giclee.infra.trouble import Trouble
 
@@ -25,13 +26,15 @@ GROUPS: dict[str, typer.Typer] = {
 }
 
 # name -> a command that has no verbs below it
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "request": requests.create,
     "lag": lag.lag,
 }
 
 # what a verb may raise when something expected is wrong; the message is the sentence that people read
 EXPECTED: tuple[type[Exception], ...] = (Trouble,)
+
+dev.app.command("demo")(demo.demo)
 
 app = typer.Typer(
     no_args_is_help=True,

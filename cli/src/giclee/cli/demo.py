@@ -20,9 +20,10 @@ import typer
 from giclee.bus import kafka
 from giclee.bus.settings import KafkaSettings
 from giclee.bus.transport import Record
-from giclee.cli import assets, environment, page, requests
+from giclee.cli import assets, dev, environment, page, requests
 from giclee.cli.http import INTAKE, call
 from giclee.cli.output import BAD, show, tell
+from giclee.infra.local.folder import folder_from_env
 from giclee.infra.trouble import Trouble
 
 FOLDER = Path("demo")
@@ -59,8 +60,8 @@ class Ended:
 ROWS: tuple[Row, ...] = (
     Row("two of a prompt", {"prompt": "a small red circle on a blue background", "wanted": 2}, ("approved",)),
     Row("from a shell, over Kafka", {"prompt": "large white ring , black background"}, ("approved",), over="kafka"),
-    Row("three for a campaign", {"prompt": "a green cross , medium , on orange", "wanted": 3, "asset_type": "paid-social",
-                                 "labels": {"campaign": "autumn"}}, ("approved", "partial")),
+    Row("three for a campaign", {"prompt": "a green cross , medium , on orange", "wanted": 3,
+                                 "asset_type": "paid-social", "labels": {"campaign": "autumn"}}, ("approved", "partial")),
     Row("a cheap draft", {"prompt": "a large yellow square on a purple background", "quality": "draft",
                           "max_candidates": 16}, ("approved", "failed")),
     Row("a product tile from a template", {"template": {"id": "product-tile", "version": 1, "variables": {
@@ -107,9 +108,7 @@ def _run(row: Row) -> Ended:
     request_id = _send(row)
     if row.cancel:
         call(INTAKE, "POST", f"/v1/requests/{request_id}/cancel")
-    found: dict[str, Any] = {}
-    for found in requests.events(request_id):
-        pass
+    found = list(requests.events(request_id))[-1]
     ended = Ended(row, found, time.monotonic() - began)
     for one in found.get("assets") or ():
         ended.files.append(assets.download(one["asset_id"], FOLDER))
@@ -148,14 +147,13 @@ Keep = Annotated[bool, typer.Option("--keep", help="Leave a stack that the demo 
 
 def demo(keep: Keep = False) -> None:
     """Start what is not running, send a handful of requests, show what came of them."""
-    from giclee.cli import dev
-
     began = time.monotonic()
-    started = dev.ensure_up()
+    ours = not folder_from_env().is_locked()
     try:
+        dev.ensure_up()
         good = run()
     finally:
-        if started and not keep:
+        if ours and not keep:
             dev.down()
     tell(f"{time.monotonic() - began:.0f} s in all.")
     if not good:

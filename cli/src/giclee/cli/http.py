@@ -68,9 +68,7 @@ def _sentence(answer: httpx2.Response) -> str:
     if not isinstance(body, dict):
         return f"{answer.status_code} from {answer.url}"
     fields = "; ".join(f"{one.get('pointer') or '/'} {one.get('detail', '')}" for one in body.get("errors") or ())
-    return f"{body.get('detail') or body.get('title')} ({answer.status_code} {body.get('code', '')})" + (
-        f": {fields}" if fields else ""
-    )
+    return f"{fields or body.get('detail') or body.get('title')} ({answer.status_code} {body.get('code', '')})"
 
 
 def pages(service: str, path: str, params: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:

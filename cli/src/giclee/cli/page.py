@@ -46,7 +46,9 @@ def _section(line: dict[str, Any], found: dict[str, Any], files: Sequence[Path])
         "time": f"{line['time_s']} s",
         "promised": line["promised"],
     }
-    listed = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts.items())
+    listed = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts.items()
+    )
     reasons = "".join(f"<li>{escape(one['message'])}</li>" for one in found.get("reasons") or ())
     pictures = "".join(_figure(path, found) for path in files)
     return (
@@ -68,8 +70,10 @@ def _asked(found: dict[str, Any]) -> str:
 
 
 def _figure(path: Path, found: dict[str, Any]) -> str:
-    asset = next((one for one in found.get("assets") or () if one["asset_id"] == path.stem), {})
-    candidate = next((one for one in found.get("candidates") or () if one["candidate_id"] == asset.get("candidate_id")), {})
+    asset: dict[str, Any] = next((one for one in found.get("assets") or () if one["asset_id"] == path.stem), {})
+    candidate: dict[str, Any] = next(
+        (one for one in found.get("candidates") or () if one["candidate_id"] == asset.get("candidate_id")), {}
+    )
     scores = "<br>".join(
         f"{escape(name)} {score['value']:.2f}"
         for name, score in (candidate.get("scores") or {}).items()

@@ -162,13 +162,15 @@ def watch(request_id: str, out: Out = None, json_: AsJson = False) -> None:
 @app.command()
 def cancel(request_id: str, json_: AsJson = False) -> None:
     """Cancel a request; what is already approved stays approved."""
-    show([call(INTAKE, "POST", f"/v1/requests/{request_id}/cancel")], as_json=json_)
+    done = call(INTAKE, "POST", f"/v1/requests/{request_id}/cancel")
+    show([done], as_json=json_, columns=("request_id", "state"))
 
 
 @app.command()
 def retry(request_id: str, json_: AsJson = False) -> None:
     """Ask again for what a closed request did not get."""
-    show([call(INTAKE, "POST", f"/v1/requests/{request_id}/retry")], as_json=json_)
+    done = call(INTAKE, "POST", f"/v1/requests/{request_id}/retry")
+    show([done], as_json=json_, columns=("request_id", "state"))
 
 
 def _row(found: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from giclee.schemas.parts import Reason
 SCHEMA_URI = "https://giclee.dev/schemas/json/{name}.v1.json"
 """`ce_dataschema`: an identifier, not a promise that something answers there."""
 
-_PUBLIC_IN: dict[str, type[Event]] = {topics.topic_of(ImageRequested): ImageRequested, topics.topic_of(CancelRequested): CancelRequested}
+_PUBLIC_IN: dict[str, type[Event]] = {topics.topic_of(event): event for event in (ImageRequested, CancelRequested)}
 
 
 class Undecodable(Poison):

@@ -1,0 +1,158 @@
+"""Writes the docs that follow from the code: topics, settings, metrics, policy rules, reasons (`make docs`).
+
+Committed, and compared by a test: a topic, setting, metric or rule that they do not name fails it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from giclee.bus import settings, telemetry
+from giclee.bus.setting_names import SHARED
+from giclee.policy import asset_types, rules, templates
+from giclee.schemas import reasons, topics
+
+ROOT = Path(__file__).parent
+NOTE = "<!-- written by `make docs`; change the code instead -->\n\n"
+
+SETTINGS = {
+    "intake": "IntakeSettings",
+    "policy": "PolicySettings",
+    "router": "RouterSettings",
+    "gpu_worker": "GpuWorkerSettings",
+    "scorer": "ScorerSettings",
+    "publisher": "PublisherSettings",
+    "replay": "ReplaySettings",
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; pipes and line ends in cells are escaped."""
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    for row in rows:
+        cells = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in row]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def topics_page() -> str:
+    """Every topic, from the one table."""
+    rows = []
+    for row in topics.TABLE:
+        kept = "for ever, compacted" if row.compacted else f"{row.retention_days} days"
+        readers = ", ".join(row.readers) or "–"
+        public = {"in": "public in", "out": "public out", None: ""}[row.public]
+        rows.append(
+            (
+                f"`{row.name}`",
+                ", ".join(row.events),
+                row.key,
+                row.partitions,
+                kept,
+                ", ".join(row.written_by),
+                readers,
+                public,
+            )
+        )
+    head = ("topic", "events", "key", "partitions", "kept", "written by", "read by", "")
+    beside = (
+        "\nBeside every topic that a stage reads lie `<topic>.dlq` (dead letters) and `<topic>.held` (what a switch holds): "
+        "same partitions, 30 days, records up to 1.25 MiB. Public out topics are gzip, so that every client can read them.\n"
+    )
+    return f"# Topics\n\n{NOTE}{table(head, rows)}{beside}"
+
+
+def settings_page() -> str:
+    """Every setting of every service, with its default and sentence."""
+    shared = [(f"`{name}`", _shown(row.default), row.unit, row.says) for name, row in SHARED.items()]
+    parts = [
+        f"# Settings\n\n{NOTE}Any secret may also come as `<NAME>_FILE`. A bad or unknown name stops the start, with all errors at once.\n\n"
+    ]
+    parts.append("## Shared\n\n" + table(("name", "default", "unit", "what"), shared))
+    for service, name in SETTINGS.items():
+        cls = getattr(importlib.import_module(f"giclee.{service}.settings"), name)
+        own = [one for one in settings.describe(cls) if one.env not in SHARED]
+        rows = [
+            (f"`{one.env}`", "required" if one.default is None else _shown(one.default), one.unit, one.says)
+            for one in own
+        ]
+        if rows:
+            parts.append(f"\n## {service}\n\n" + table(("name", "default", "unit", "what"), rows))
+    return "".join(parts)
+
+
+def _shown(default: object) -> str:
+    text = str(default)
+    return "required" if "PydanticUndefined" in text else "–" if default is None or text == "" else f"`{text}`"
+
+
+def metrics_page() -> str:
+    """Every metric, from the one table."""
+    rows = [(f"`{name}`", row.kind, ", ".join(row.labels), row.says) for name, row in telemetry.METRICS.items()]
+    return f"# Metrics\n\n{NOTE}Served on `/metrics` of every process's health port.\n\n" + table(
+        ("name", "kind", "labels", "what"), rows
+    )
+
+
+def policy_page() -> str:
+    """Every rule, asset type and template."""
+    rule_rows = [(f"`{row.name}`", row.version, row.message) for row in rules.TABLE]
+    type_rows = [
+        (f"`{name}`", row.wanted_max, row.candidates_max, row.first_wave or "as wanted", row.limit_usd)
+        for name, row in asset_types.TABLE.items()
+    ]
+    template_rows = [
+        (f"`{name}@{version}`", ", ".join(sorted(row.slots)), row.text)
+        for (name, version), row in templates.TABLE.items()
+    ]
+    return (
+        f"# Policy\n\n{NOTE}The first rule that matches refuses the request; its name is the refusal's `rule`.\n\n"
+        + table(("rule", "version", "what the caller is told"), rule_rows)
+        + "\n## Asset types\n\n"
+        + table(
+            ("name", "wanted at most", "candidates at most", "first wave", "limit for one candidate, US dollars"),
+            type_rows,
+        )
+        + "\n## Templates\n\n"
+        + table(("template", "slots", "text"), template_rows)
+    )
+
+
+def reasons_page() -> str:
+    """Every code of a reason or problem."""
+    return f"# Reasons\n\n{NOTE}" + table(
+        ("code", "what it means"), [(f"`{code}`", text) for code, text in reasons.TABLE.items()]
+    )
+
+
+PAGES = {
+    "topics.md": topics_page,
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "policy.md": policy_page,
+    "reasons.md": reasons_page,
+}
+
+
+def main() -> int:
+    """Write what differs; with `--check` only say so (exit code 1)."""
+    different = {name: page() for name, page in PAGES.items() if _old(name) != page()}
+    for name, text in different.items():
+        if "--check" in sys.argv:
+            sys.stderr.write(f"docs/{name} is not what `make docs` writes\n")
+        else:
+            (ROOT / name).write_text(text)
+            sys.stdout.write(f"wrote docs/{name}\n")
+    return 1 if different and "--check" in sys.argv else 0
+
+
+def _old(name: str) -> str:
+    path = ROOT / name
+    return path.read_text() if path.exists() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
