@@ -88,6 +88,11 @@ class Cluster:
         task.add_done_callback(self.closing.discard)
         return task
 
+    async def all_closed(self) -> None:
+        """Wait for clients on their way out, at most `Timings.stop_s`."""
+        if self.closing:
+            await asyncio.wait(self.closing, timeout=self.timings.stop_s)
+
 
 async def insist(
     attempt: Callable[[], Awaitable[Made]], limit_s: float, note: Callable[[str], None] = lambda trouble: None

@@ -90,6 +90,7 @@ class KafkaReader:
             await asyncio.wait([joining])
         finally:
             joining.cancel()
+            await asyncio.wait([joining])
         if joining.cancelled():
             raise Transient(f"stopped before group {self._group} was joined")
         joining.result()
@@ -98,9 +99,9 @@ class KafkaReader:
         """Leave the group. Takes at most `Timings.stop_s`; what takes longer goes on in the background."""
         if self._joining is not None:
             self._joining.cancel()
-        closing = self._give_up_consumer()
-        if closing is not None:
-            await asyncio.wait([closing], timeout=self._timings.stop_s)
+            await asyncio.wait([self._joining])
+        self._give_up_consumer()
+        await self._cluster.all_closed()
 
     async def _join(self) -> None:
         await self.revoked()  # what a consumer that broke had; nothing the first time
@@ -144,11 +145,12 @@ class KafkaReader:
         consumer.subscribe(topics, listener=_Callbacks(self, consumer))
         return consumer
 
-    def _give_up_consumer(self) -> asyncio.Task[None] | None:
+    def _give_up_consumer(self) -> None:
         consumer, self.consumer = self.consumer, None
         self._settled.clear()
         self._assigned = frozenset()
-        return self._cluster.let_go(_close(consumer)) if consumer is not None else None
+        if consumer is not None:
+            self._cluster.let_go(_close(consumer))
 
     def _note(self, trouble: str) -> None:
         self.trouble = trouble
@@ -197,7 +199,7 @@ class KafkaReader:
                 left_ms = max(0, int((until - clock.time()) * 1000))
                 batches = await consumer.getmany(timeout_ms=left_ms, max_records=max_records)
         except TimeoutError:  # a reassignment began meanwhile, for which getmany ignores its own timeout
-            consumer._subscription._fetch_count = 0  # left too high, nobody would miss polls that stopped
+            self._count_as_poll(consumer)
             return self._nothing()
         except _CONSUMER_LIVES as error:
             raise Transient(self._advice(error)) from error
@@ -216,8 +218,17 @@ class KafkaReader:
                 async with asyncio.timeout_at(until):
                     await self._settled.wait()
             except TimeoutError:
+                if self.consumer is not None:
+                    self._count_as_poll(self.consumer)
                 return None
         return self.consumer
+
+    @staticmethod
+    def _count_as_poll(consumer: AIOKafkaConsumer) -> None:
+        """A poll that was cut short or waited for the group is one all the same. The library would think that
+        nobody polls, leave the group and not join again; or, after a cancelled one, that somebody always does."""
+        consumer._subscription._fetch_count = 0
+        consumer._subscription._last_fetch_ended = time.monotonic()
 
     def _records(self, batches: Mapping[TopicPartition, Sequence[Any]]) -> list[Record]:
         self._heard()
@@ -285,7 +296,7 @@ class KafkaReader:
         """Errors: Fenced, also for a member that was put out of the group: of an empty one, the broker would
         accept its commit. Transient after `Timings.commit_s`; the commit may still arrive."""
         consumer = self.consumer
-        if consumer is None or not self._assigned.issuperset(offsets):
+        if consumer is None or not self._group or not self._assigned.issuperset(offsets):
             raise Fenced(f"{self._group}: not all of {sorted(offsets)} are ours")
         generation = self._generation(consumer)
         try:

@@ -83,13 +83,13 @@ class KafkaWriter:
         finally:
             starting.cancel()
             stopped.cancel()
+            await asyncio.wait([starting, stopped])
 
     async def stop(self) -> None:
         """Give up what is under way; whoever waits for it gets Transient."""
         self._stopped.set()
-        closing = self._give_up(self._producer)
-        if closing is not None:
-            await asyncio.wait([closing], timeout=self._cluster.timings.stop_s)
+        self._give_up(self._producer)
+        await self._cluster.all_closed()
 
     async def send(self, records: Sequence[Record]) -> Sequence[Position]:
         """Send all and wait for all, in order per partition.
@@ -214,12 +214,11 @@ class KafkaWriter:
                 self._cluster.let_go(_close(producer))
         return producer
 
-    def _give_up(self, producer: AIOKafkaProducer | None) -> asyncio.Task[None] | None:
+    def _give_up(self, producer: AIOKafkaProducer | None) -> None:
         """Close a producer, unless another send did so already."""
-        if producer is None or producer is not self._producer:
-            return None
-        self._producer = None
-        return self._cluster.let_go(_close(producer))
+        if producer is not None and producer is self._producer:
+            self._producer = None
+            self._cluster.let_go(_close(producer))
 
     @staticmethod
     def _poison(record: Record) -> Poison:
