@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import socket
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 from uuid import uuid4
 
 import pytest
@@ -22,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from giclee.router import health
 from giclee.schemas import envelope, topics
 from giclee.schemas.events import Event, ImageScored, ProviderHealth, ProviderOutcome
+from tests.kit.service_process import running
 from tests.kit.stack import KafkaRunning
 from tests.kit.wait import until
 
@@ -55,42 +47,6 @@ async def create_topics(servers: str, prefix: str) -> None:
         await admin.close()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def is_ready(port: int) -> bool:
-    """/readyz says so."""
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1) as answer:
-            return bool(json.load(answer)["ready"])
-    except (URLError, OSError):
-        return False
-
-
-@asynccontextmanager
-async def running(servers: str, prefix: str) -> AsyncIterator[None]:
-    """The process, ready; stopped with SIGTERM, which must be enough."""
-    port = free_port()
-    mine = {
-        "KAFKA_BOOTSTRAP_SERVERS": servers, "GICLEE_TOPIC_PREFIX": prefix, "GICLEE_HEALTH_PORT": str(port),
-        "GICLEE_ROUTER_HEALTH_PUBLISH_EVERY_S": "0.5",
-    }  # fmt: skip
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(("GICLEE_", "KAFKA_"))}
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "giclee.router.health", env={**kept, **mine})
-    try:
-        await until(lambda: is_ready(port), within_s=60)
-        yield
-        process.terminate()
-        assert await asyncio.wait_for(process.wait(), 30) == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
 async def send(servers: str, prefix: str, events: list[Event], *junk: bytes) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=servers)
     await producer.start()
@@ -113,6 +69,10 @@ async def test_attempts_and_scores_become_health(kafka: KafkaRunning, topic_pref
     )
     await reader.start()
     seen: list[Any] = []
+    env = {
+        "KAFKA_BOOTSTRAP_SERVERS": servers, "GICLEE_TOPIC_PREFIX": topic_prefix,
+        "GICLEE_ROUTER_HEALTH_PUBLISH_EVERY_S": "0.5",
+    }  # fmt: skip
 
     async def last() -> ProviderHealth | None:
         """A row with all attempts and scores."""
@@ -122,7 +82,7 @@ async def test_attempts_and_scores_become_health(kafka: KafkaRunning, topic_pref
         return row if row and row.attempts >= ATTEMPTS and row.scored >= ATTEMPTS else None
 
     try:
-        async with running(servers, topic_prefix):
+        async with running("giclee.router.health", env):
             made: list[Event] = [*map(outcome, range(ATTEMPTS)), *map(scored, range(ATTEMPTS))]
             await send(servers, topic_prefix, made, b"{", b"", b'{"provider": "other"}')
             row = await until(last, within_s=30)
