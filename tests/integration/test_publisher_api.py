@@ -89,6 +89,8 @@ async def test_pages_go_on_where_they_ended(publisher: Desk, http: httpx2.AsyncC
     more = str((await approved(publisher)).asset_id)
     later = (await http.get("/v1/assets", params={"updated_after": last})).json()["items"]
     assert [one["asset_id"] for one in later] == [more]
+    of_one = (await http.get("/v1/assets", params={"request_id": later[0]["request_id"]})).json()["items"]
+    assert [one["asset_id"] for one in of_one] == [more]
 
 
 async def test_labels_and_status_filter(publisher: Desk, http: httpx2.AsyncClient) -> None:
@@ -121,6 +123,7 @@ async def test_other_tenants_assets_do_not_exist(publisher: Desk, http: httpx2.A
         "status=open",
         "status=approved&status=revoked",
         "updated_after=yesterday",
+        "request_id=4711",
         "updated_after=2026-11-21T10:00:00",
         "cursor=zzz",
         "cursor=MjAyNg==",

@@ -61,7 +61,8 @@ ROWS: tuple[Row, ...] = (
     Row("two of a prompt", {"prompt": "a small red circle on a blue background", "wanted": 2}, ("approved",)),
     Row("from a shell, over Kafka", {"prompt": "large white ring , black background"}, ("approved",), over="kafka"),
     Row("three for a campaign", {"prompt": "a green cross , medium , on orange", "wanted": 3,
-                                 "asset_type": "paid-social", "labels": {"campaign": "autumn"}}, ("approved", "partial")),
+                                 "asset_type": "paid-social", "labels": {"campaign": "autumn"}},
+        ("approved", "partial")),
     Row("a cheap draft", {"prompt": "a large yellow square on a purple background", "quality": "draft",
                           "max_candidates": 16}, ("approved", "failed")),
     Row("a product tile from a template", {"template": {"id": "product-tile", "version": 1, "variables": {

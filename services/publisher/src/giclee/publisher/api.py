@@ -25,13 +25,13 @@ from giclee.bus.errors import Transient
 from giclee.publisher.seal import suffix_of
 from giclee.publisher.store import Store
 from giclee.schemas import parts, reasons
-from giclee.schemas.parts import BlobRef
+from giclee.schemas.parts import BlobRef, is_uuid
 
 TENANT = "default"
 """The tenant of the one key of this release."""
 PAGE = 50
 PAGE_MAX = 200
-FILTERS = ("status", "updated_after", "label", "cursor", "limit")
+FILTERS = ("status", "updated_after", "label", "request_id", "cursor", "limit")
 STATUSES = ("approved", "revoked")
 ORIGINAL = "original"
 STOP_S = 3.0
@@ -185,6 +185,7 @@ def filters(request: Request) -> dict[str, Any]:
         "labels": _labels(given.getlist("label")),
         "after": None if cursor is None else position_of(cursor),
         "limit": int(limit),
+        "request_id": _request_of(given.get("request_id")),
     }
 
 
@@ -200,6 +201,12 @@ def _moment(text: str) -> datetime:
     if moment is None or moment.tzinfo is None:
         raise _bad("updated_after", "must be RFC 3339 with a time zone, for example 2026-11-21T17:00:00Z")
     return moment
+
+
+def _request_of(text: str | None) -> uuid.UUID | None:
+    if text is not None and not is_uuid(text):
+        raise _bad("request_id", "must be a UUID")
+    return None if text is None else uuid.UUID(text)
 
 
 def _labels(texts: list[str]) -> dict[str, str]:

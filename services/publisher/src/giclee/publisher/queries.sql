@@ -94,6 +94,7 @@ WHERE tenant = $1
     AND ($3::timestamptz IS NULL OR updated_at > $3)
     AND ($4::text IS NULL OR labels @> $4::jsonb)
     AND ($5::timestamptz IS NULL OR (updated_at, asset_id) > ($5, $6::uuid))
+    AND ($8::uuid IS NULL OR request_id = $8)
 ORDER BY updated_at, asset_id
 LIMIT $7
 

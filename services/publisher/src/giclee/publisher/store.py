@@ -232,11 +232,12 @@ class Store:
         labels: Mapping[str, str],
         after: tuple[datetime, uuid.UUID] | None,
         limit: int,
+        request_id: uuid.UUID | None = None,
     ) -> list[asyncpg.Record]:
         """Rows (asset_id, document, updated_at), oldest change first; `after` is the last row of the page before."""
         wanted = orjson.dumps(dict(labels)).decode() if labels else None
         moment, asset = after or (None, None)
-        arguments = (tenant, status, updated_after, wanted, moment, asset, limit)
+        arguments = (tenant, status, updated_after, wanted, moment, asset, limit, request_id)
         with database.translated():
             return await self._pool.fetch(self._queries.page_of_assets, *arguments)
 
