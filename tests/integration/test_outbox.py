@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
+import sys
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -34,13 +37,15 @@ from tests.kit.wait import until
 APPROVED, CLOSED = topics.topic_of(ImageApproved), topics.topic_of(RequestClosed)
 CANCELS = topics.topic_of(CancelRequested)
 PARTITIONS = 3
+ROOT = Path(__file__).parents[2]
 
 
 class Line:
     """One outbox, one set of topics; `writers` are all transactional writers that relays made."""
 
-    def __init__(self, pool: Pool, kafka: KafkaRunning, prefix: str) -> None:
+    def __init__(self, pool: Pool, database_url: str, kafka: KafkaRunning, prefix: str) -> None:
         self.pool = pool
+        self.database_url = database_url
         self.prefix = prefix
         self.bootstrap_servers = kafka.bootstrap_servers
         self.settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=prefix)
@@ -85,6 +90,9 @@ class Line:
             yield consumer
         finally:
             await consumer.stop()
+
+    async def log_has_some(self) -> bool:
+        return bool(await self.log(CLOSED))
 
     async def log(self, *names: str) -> list[tuple[str, str, int]]:
         """(topic and partition, what, number) of all that a subscriber can see, in order per partition."""
@@ -147,8 +155,8 @@ async def line(postgres: PostgresRunning, kafka: KafkaRunning, topic_prefix: str
     names = [topic_prefix + name for name in (APPROVED, CLOSED, CANCELS)]
     await admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names])
     await admin.close()
-    async with empty_outbox(postgres.database_url) as pool:
-        yield Line(pool, kafka, topic_prefix)
+    async with empty_outbox(postgres.database_url) as (pool, url):
+        yield Line(pool, url, kafka, topic_prefix)
 
 
 @pytest.fixture(autouse=True)
@@ -334,6 +342,37 @@ async def test_a_relay_that_lost_its_session_cannot_write(line: Line) -> None:
             )
             await asyncio.wait([writing], timeout=0.7)
         await line.sent()
+    require_exactly_once(expected, await line.log(APPROVED, CLOSED))
+
+
+@asynccontextmanager
+async def relay_process(line: Line) -> AsyncIterator[asyncio.subprocess.Process]:
+    argv = ("-m", "tests.kit.relay_process", line.database_url, line.bootstrap_servers, line.prefix)
+    process = await asyncio.create_subprocess_exec(sys.executable, *argv, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_process_that_is_killed_or_hangs_is_followed(line: Line, fault: signal.Signals) -> None:
+    """Another relay takes over, also from one that only hangs; woken later, that one does no harm."""
+    expected: list[str] = []
+    writing = asyncio.create_task(write(line, 150, expected, chance=random.Random(11)))
+    async with relay_process(line) as process:
+        await until(lambda: line.log_has_some(), within_s=30)
+        process.send_signal(fault)
+        async with line.running(line.relay()):
+            await writing
+            await line.sent()
+            if fault is signal.SIGSTOP:
+                process.send_signal(signal.SIGCONT)
+            await write(line, 20, expected, chance=random.Random(12))
+            await line.sent()
+        assert (process.returncode is None) == (fault is signal.SIGSTOP)
     require_exactly_once(expected, await line.log(APPROVED, CLOSED))
 
 

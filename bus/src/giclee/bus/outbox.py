@@ -185,9 +185,9 @@ async def _notified(connection: Connection, schema: str) -> AsyncIterator[asynci
     def wake(*_: object) -> None:
         woken.set()
 
-    await connection.add_listener(_channel(schema), wake)
-    connection.add_termination_listener(wake)
     try:
+        await connection.add_listener(_channel(schema), wake)
+        connection.add_termination_listener(wake)
         yield woken
     finally:
         with suppress(asyncpg.InterfaceError):  # the session has ended: the pool has the connection back already
