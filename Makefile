@@ -11,7 +11,7 @@ GICLEE := .venv/bin/giclee
 
 # distributions that exist, per environment; a folder that is not there yet is left out
 LIGHT_LOCAL := $(patsubst %/pyproject.toml,%,$(wildcard $(addsuffix /pyproject.toml,schemas bus infra cli models) services/*/pyproject.toml))
-GPU_LOCAL := $(patsubst %/pyproject.toml,%,$(wildcard $(addsuffix /pyproject.toml,schemas bus services/scorer services/gpu-worker models)))
+GPU_LOCAL := $(patsubst %/pyproject.toml,%,$(wildcard $(addsuffix /pyproject.toml,schemas bus infra services/scorer services/gpu-worker models)))
 LIGHT_STAMP := .venv/.giclee-ready
 GPU_STAMP := .venv-gpu/.giclee-ready
 
@@ -30,10 +30,11 @@ check: $(LIGHT_STAMP) ## format, lint, types, import rules, budgets
 	.venv/bin/pytest -q tests/contract
 
 test: setup ## the whole suite, on real Kafka, Postgres and S3
-	.venv/bin/pytest -q
+	.venv/bin/pytest -q -m 'not gpu'
+	.venv-gpu/bin/pytest -q -m gpu tests/unit tests/integration
 
 test-unit: $(LIGHT_STAMP) ## what needs no service, under a minute
-	.venv/bin/pytest -q tests/unit tests/contract
+	.venv/bin/pytest -q -m 'not gpu and not real' tests/unit tests/contract
 
 demo: setup ## requests in, approved pictures out: a table and demo/index.html
 	@$(GICLEE) dev demo
