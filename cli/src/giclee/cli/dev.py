@@ -17,7 +17,7 @@ from giclee.infra.local import control
 from giclee.infra.local.folder import Folder, folder_from_env
 from giclee.infra.local.follow import follow
 from giclee.infra.local.ports import Ports, ports_from_env
-from giclee.infra.local.services import Wanted
+from giclee.infra.local.services import TABLE, Wanted
 from giclee.infra.local.supervisor import Supervisor
 from giclee.infra.trouble import Trouble
 
@@ -134,8 +134,10 @@ def _ports_of(folder: Folder, ports: Ports) -> Ports:
 
 def _lag() -> list[dict[str, Any]]:
     """Lag of the stack's groups; empty, with a sentence on stderr, when Kafka does not answer."""
-    try:
-        return [asdict(row) for row in topics.lag(topics.target_from_env())]
+    here = {row.env.get("GICLEE_GPU_WORKER_POOL") for row in TABLE}
+    try:  # a pool without workers in this stack is nobody's lag
+        rows = topics.lag(topics.target_from_env())
+        return [asdict(row) for row in rows if "gpu-worker." not in row.group or row.group.rpartition(".")[2] in here]
     except Trouble as trouble:
         tell(str(trouble))
         return []
