@@ -105,8 +105,7 @@ def test_random_harmless_text_survives_folding() -> None:
     every = Terms([term for path in matchers.WORDS.glob("*.txt") for term in matchers.lines(path.stem)])
     for _ in range(300):
         text = "".join(chance.choice(alphabet) for _ in range(chance.randrange(1, 200)))
-        found = every.find(text)
-        assert found is None or found in ("1488", "14 88"), (text, found)
+        assert every.find(text) is None, text
 
 
 def test_folding_takes_any_character() -> None:
@@ -213,6 +212,7 @@ photo\u00adgraphy studio with back\u00addrop
 an al fresco dinner for six in Tuscany
 menu design for a then-used-car diner
 U.S.A. road trip, R.E.M. on the radio, A B C blocks on the shelf
+article no. 1488, white pride of place on the shelf
 call 555-0100 sign in a shop window, ISBN 978-3-16-148410-0
 """.strip().splitlines()
 
