@@ -1,8 +1,7 @@
-"""Outboxes for tests: a schema with the table of outbox.py's own docstring, and decisions to write into it."""
+"""Outboxes for tests: a schema with the table of outbox.py, and decisions to write into it."""
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,8 +28,7 @@ async def empty_outbox(database_url: str, *, pool_max: int = 20) -> AsyncIterato
     try:
         async with database.connect(DatabaseSettings(url=url, pool_max=pool_max), SCHEMA) as pool:
             await pool.execute(f"CREATE SCHEMA {SCHEMA}")
-            for statement in re.findall(r"CREATE (?:TABLE|INDEX)[^;]*;", outbox.__doc__ or ""):
-                await pool.execute(statement.replace("<schema>", SCHEMA))
+            await pool.execute(outbox.TABLE.replace("{schema}", SCHEMA))
             yield pool, url
     finally:
         await server.execute(f"DROP DATABASE {name} WITH (FORCE)")

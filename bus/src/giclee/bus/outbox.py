@@ -2,20 +2,7 @@
 
 Two lanes. `plain`: any number of relays, at least once, in order per key as far as one relay goes.
 `transactional` (approvals, revocations, closings): one relay at a time, exactly once for whoever reads
-committed records, in order. The table, in each schema that has an outbox:
-
-    CREATE TABLE <schema>.outbox (
-        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        lane text NOT NULL CHECK (lane IN ('plain', 'transactional')),
-        topic text NOT NULL, key bytea, value bytea, headers jsonb NOT NULL, number bigint,
-        created_at timestamptz NOT NULL DEFAULT clock_timestamp());
-    CREATE INDEX ON <schema>.outbox (lane, id);
-
-How exactly once works. Ids become visible out of order, so they cannot number anything. The transactional
-relay, alone by an advisory lock, numbers the rows it sees and commits that; then sends them in one Kafka
-transaction with their numbers; then deletes them. After a crash it asks the log for the last number: numbered
-rows up to it were sent and go, later ones were not and are sent again under the same numbers. The lock is a
-session's: a relay that hangs loses its idle session, and its every write to the table goes through that session.
+committed records, in order. A schema with an outbox has the table TABLE.
 """
 
 from __future__ import annotations
@@ -38,6 +25,21 @@ from giclee.bus.transport import NumberedWriter, Record, Transport, Writer
 from giclee.schemas import topics
 from giclee.schemas.envelope import Envelope
 from giclee.schemas.events import Event, ImageApproved, ImageRevoked, RequestClosed
+
+TABLE = """
+CREATE TABLE {schema}.outbox (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    lane text NOT NULL CHECK (lane IN ('plain', 'transactional')),
+    topic text NOT NULL,
+    key bytea,
+    value bytea,
+    headers jsonb NOT NULL,
+    number bigint,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX ON {schema}.outbox (lane, id);
+"""
+"""For the first migration of a service that has an outbox."""
 
 PLAIN, TRANSACTIONAL = "plain", "transactional"
 EXACTLY_ONCE: tuple[type[Event], ...] = (ImageApproved, ImageRevoked, RequestClosed)
@@ -268,6 +270,12 @@ class PlainRelay:
 
 
 # ---- exactly once -------------------------------------------------------------------------------
+#
+# How exactly once works. Ids become visible out of order, so they cannot number anything. The transactional
+# relay, alone by an advisory lock, numbers the rows it sees and commits that; then sends them in one Kafka
+# transaction with their numbers; then deletes them. After a crash it asks the log for the last number: numbered
+# rows up to it were sent and go, later ones were not and are sent again under the same numbers. The lock is a
+# session's: a relay that hangs loses its idle session, and its every write to the table goes through that session.
 
 
 class TransactionalRelay:
