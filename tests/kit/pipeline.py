@@ -18,6 +18,7 @@ from typing import Any
 
 from giclee.bus import database, outbox
 from giclee.bus.blobs import MemoryBlobs
+from giclee.bus.gather import Gathered
 from giclee.bus.loop import Loop
 from giclee.bus.memory import MemoryTransport
 from giclee.bus.settings import DatabaseSettings
@@ -31,7 +32,6 @@ from giclee.gpu_worker.providers.stub import Stub
 from giclee.gpu_worker.shelf import Shelf
 from giclee.gpu_worker.sweep import Sweeper as ClaimSweeper
 from giclee.intake.clock import Clock
-from giclee.intake.gather import Gathered
 from giclee.intake.handle import READS as STATUS_READS
 from giclee.intake.handle import handle as status
 from giclee.intake.projection import Projection

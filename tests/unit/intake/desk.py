@@ -13,11 +13,11 @@ import httpx2
 from pydantic import SecretStr
 
 from giclee.bus import database
+from giclee.bus.gather import Gathered
 from giclee.bus.settings import DatabaseSettings
 from giclee.intake import api
 from giclee.intake.bodies import Linker
 from giclee.intake.clock import Clock
-from giclee.intake.gather import Gathered
 from giclee.intake.handle import handle
 from giclee.intake.projection import Projection
 from giclee.intake.quote import Quoter

@@ -7,13 +7,13 @@ from datetime import timedelta
 from functools import partial
 
 from giclee.bus import database, kafka, outbox, run
+from giclee.bus.gather import Gathered
 from giclee.bus.settings import load
 from giclee.bus.stage import Stage
 from giclee.bus.table import Table
 from giclee.intake import api
 from giclee.intake.bodies import Linker
 from giclee.intake.clock import Clock
-from giclee.intake.gather import Gathered
 from giclee.intake.handle import READS, STAGE, handle
 from giclee.intake.projection import Projection
 from giclee.intake.quote import Quoter

@@ -39,7 +39,7 @@ class Projection:
         self._bell = bell
         self._ttl = ttl
 
-    async def apply(self, batch: Sequence[Event]) -> None:
+    async def apply(self, batch: Sequence[Event]) -> Sequence[None]:
         """Store what these events say, all or none; any order, any number of times. Errors: Transient, Poison."""
         by_key: dict[Key, list[Event]] = {}
         for event in batch:
@@ -54,6 +54,7 @@ class Projection:
                 changed = [one for one in known.values() if one.changed or one.touched or one.news]
                 await self._save(connection, changed, patient=True)
         self._bell.ring(one.number for one in changed)
+        return [None] * len(batch)
 
     async def tell_closings(self) -> int:
         """Let streams end whose approvals did not come in time; how many there were. Errors: Transient."""

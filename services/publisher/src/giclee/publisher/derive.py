@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from giclee.bus.errors import Poison, Transient
-from giclee.publisher.gather import Gathered
+from giclee.bus.gather import Gathered
 
 CONTENT_TYPE = "image/webp"
 TOGETHER_MAX = 8

@@ -18,10 +18,10 @@ import orjson
 
 from giclee.bus import database, outbox, telemetry
 from giclee.bus.errors import Transient
+from giclee.bus.gather import Gathered
 from giclee.publisher.closing import STAGE, Evidence, events_of
 from giclee.publisher.facts import Fact
 from giclee.publisher.funnel import CANCELS_KEPT, Decision, Pace, decide, facts_of_decision, wake_at
-from giclee.publisher.gather import Gathered
 from giclee.publisher.order import Order
 from giclee.schemas.envelope import Envelope
 from giclee.schemas.events import CandidatesRequested, Event, ImageApproved, RequestClosed

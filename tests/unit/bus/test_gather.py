@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from giclee.bus.errors import Poison, Transient
-from giclee.publisher.gather import Gathered
+from giclee.bus.gather import Gathered
 
 
 class Writer:

@@ -1,7 +1,7 @@
 """Gathers concurrent calls into one: whoever comes while a batch is written shares the next one.
 
-A transaction per event would cost more than everything else. An error that may be one caller's fault makes the
-batch be tried again one by one, so that nobody fails for another; an outage is everybody's.
+For stores: a transaction per event would cost more than everything else. An error that may be one caller's
+fault makes the batch be tried again one by one, so that nobody fails for another; an outage is everybody's.
 """
 
 from __future__ import annotations
