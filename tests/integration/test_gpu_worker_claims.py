@@ -316,6 +316,19 @@ async def test_a_delivery_that_moved_on_does_not_acknowledge_what_another_must_t
     assert not (await row_of(pool, event))["acknowledged"]
 
 
+async def test_an_acknowledgement_of_an_earlier_fence_does_not_count_for_a_later_one(
+    processes: Any, pool: databases.Pool
+) -> None:
+    """A dead letter is acknowledged late, after a replay opened the claim again and finished it elsewhere."""
+    one, two = processes(instead=lambda *_: DOWN), processes()
+    event = routed(offset=5)
+    await one.deliver(event, acknowledge=False)
+    await two.deliver(replay(event, offset=50), acknowledge=False)
+    await one.worker.settled([event])
+    row = await row_of(pool, event)
+    assert (row["fence"], row["outcome"], row["acknowledged"]) == (2, "generated", False)
+
+
 async def test_a_handler_that_fails_ends_its_claim_under_its_fence(processes: Any, pool: databases.Pool) -> None:
     """The dead letter has the identity of the record that opened the claim, and what may have been paid."""
     one = processes()
