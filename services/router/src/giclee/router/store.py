@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 
 from giclee.bus import database, telemetry
-from giclee.bus.errors import Poison
+from giclee.bus.gather import Gathered
 from giclee.router.choose import Choice
 from giclee.router.waves import Asked, Key, Wave
 
@@ -33,50 +33,21 @@ class Waves:
     def __init__(self, pool: database.Pool) -> None:
         self._pool = pool
         self._queries = database.Queries(Path(__file__).with_name("queries.sql"))
-        self._turn = asyncio.Lock()
-        self._gathering: list[Asked] | None = None
-        self._flush: asyncio.Task[list[Wave | Poison]] | None = None
+        self._gathered = Gathered(self._record, TOGETHER_MAX)
 
     async def first(self, asked: Asked) -> Wave:
         """The first choice for this wave: the one asked for now, or the one that was there."""
-        if self._gathering is None or self._flush is None:
-            self._gathering = []
-            self._flush = asyncio.create_task(self._next(self._gathering))
-        rows, flush = self._gathering, self._flush
-        rows.append(asked)
-        at = len(rows) - 1
-        if len(rows) >= TOGETHER_MAX:
-            self._gathering = None
-        found = (await asyncio.shield(flush))[at]
-        if isinstance(found, Poison):
-            raise found
-        return found
+        return await self._gathered(asked)
 
-    async def _next(self, rows: list[Asked]) -> list[Wave | Poison]:
-        async with self._turn:
-            if self._gathering is rows:
-                self._gathering = None
-            return await self._all(rows)
-
-    async def _all(self, rows: Sequence[Asked]) -> list[Wave | Poison]:
-        """The choice for each; one that the database cannot hold fails alone."""
-        try:
-            with database.translated():
-                known = await self._record(rows)
-        except Poison as error:
-            if len(rows) == 1:
-                return [error]
-            return [found for row in rows for found in await self._all([row])]
+    async def _record(self, rows: Sequence[Asked]) -> list[Wave]:
+        with database.translated():
+            async with self._pool.acquire() as connection:
+                made = await connection.fetch(self._queries.record_first, [row.row() for row in rows])
+                known = _by_key(made)
+                if missing := [row.key for row in rows if row.key not in known]:
+                    columns = [list(column) for column in zip(*missing, strict=True)]
+                    known |= _by_key(await connection.fetch(self._queries.known_waves, *columns))
         return [known[row.key] for row in rows]
-
-    async def _record(self, rows: Sequence[Asked]) -> dict[Key, Wave]:
-        async with self._pool.acquire() as connection:
-            made = await connection.fetch(self._queries.record_first, [row.row() for row in rows])
-            known = _by_key(made)
-            if missing := [row.key for row in rows if row.key not in known]:
-                columns = [list(column) for column in zip(*missing, strict=True)]
-                known |= _by_key(await connection.fetch(self._queries.known_waves, *columns))
-            return known
 
     async def check(self) -> None:
         """Raises while the database does not answer."""
