@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch.nn import functional
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from giclee.models import autoencoder, prompts, world
 from giclee.models.training import Run
@@ -24,7 +25,7 @@ WARM_UP_STEPS = 200
 DECAY_PART = 0.35
 AVERAGE_DECAY = 0.998
 # Averages kept on the way: one becomes the draft, all of them make mistakes for the judge to learn from.
-SNAPSHOTS = (75, 100, 125, 150, 175, 200, 250, 300, 400, 600, 1000, 1600, 2500)
+SNAPSHOTS = (75, 100, 125, 150, 175, 200, 250, 300, 400, 600, 1000, 1600, STEPS)
 # Share of prompts left empty, for classifier-free guidance.
 PART_EMPTY = 0.10
 # Share of examples that are noise alone: the first of the sampler's steps, which decides the shape.
@@ -107,7 +108,9 @@ def learning_rate(step: int) -> float:
     return PEAK_RATE * min(1.0, (step + 1) / WARM_UP_STEPS, max(left, 0.01))
 
 
-def train(run: Run, vae: AutoencoderKL, tokenizer, encoder) -> UNet2DConditionModel:
+def train(
+    run: Run, vae: AutoencoderKL, tokenizer: PreTrainedTokenizerFast, encoder: CLIPTextModel
+) -> UNet2DConditionModel:
     """Train to the end, or go on; leaves the averages of SNAPSHOTS in the run's folder."""
     latents = encode_renders(vae, run.folder / "latents.npy")
     scheduler = build_scheduler()

@@ -6,12 +6,15 @@ them is the attribute's probability, and the weakest attribute counts. The folde
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
 from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerFast
 
 from giclee.models import prompts, world
 
@@ -20,7 +23,7 @@ EMBEDDING = 128
 PIXEL_MEAN = PIXEL_SPREAD = 0.5
 
 
-def configuration(vocabulary: int) -> dict:
+def configuration(vocabulary: int) -> dict[str, Any]:
     """What open_clip_config.json holds. Text is pooled at the last position, which has seen every token before it."""
     return {
         "model_cfg": {
@@ -57,7 +60,7 @@ def configuration(vocabulary: int) -> dict:
 class Judge:
     """A CLIP and its tokenizer."""
 
-    def __init__(self, model: torch.nn.Module, tokenize) -> None:
+    def __init__(self, model: torch.nn.Module, tokenize: Callable[[list[str]], torch.Tensor]) -> None:
         self.model, self.tokenize = model.eval(), tokenize
 
     @torch.no_grad()
@@ -88,7 +91,7 @@ def build(vocabulary: int) -> torch.nn.Module:
     return open_clip.model.CLIP(**configuration(vocabulary)["model_cfg"])
 
 
-def save(model: torch.nn.Module, tokenizer, folder: Path) -> None:
+def save(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write the folder that open_clip's `local-dir:` reads; weights in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}

@@ -10,4 +10,4 @@ class Sampling(NamedTuple):
     guidance_scale: float
 
 
-SAMPLING = {"shapes-draft": Sampling(4, 1.0), "shapes-final": Sampling(8, 2.0)}
+SAMPLING = {"shapes-draft": Sampling(4, 1.0), "shapes-final": Sampling(8, 1.0)}

@@ -34,7 +34,7 @@ def draw_sheet(models: Path, png: Path) -> None:
             sheet.paste(Image.fromarray(picture).resize((CELL_PX - 4, CELL_PX - 4), Image.Resampling.NEAREST), (x, y))
             score = scoring.weakest(picture[None], prompt)[0]
             right = oracle.is_right(picture, world.scene_of(seed))
-            words = " ".join(word for word in world.scene_of(seed))
+            words = " ".join(map(str, world.scene_of(seed)))
             label = f"{name}  {score:.2f}\n{words[:22]}\n{words[22:]}"
             ink.multiline_text((x, y + CELL_PX - 4), label, fill="black" if right else "red", spacing=1)
     sheet.save(png)

@@ -23,7 +23,9 @@ POOL = (
     (300, Sampling(4, 1.0), 1500),
     (400, Sampling(8, 1.0), 1000),
     (600, Sampling(4, 1.0), 500),
-    (denoiser.STEPS, SAMPLING["shapes-final"], 1500),
+    (denoiser.STEPS, Sampling(8, 2.0), 1500),
+    (denoiser.STEPS, SAMPLING["shapes-final"], 500),
+    (250, SAMPLING["shapes-draft"], 4000),
 )
 ROUND_TRIPS = 1500
 # Where the pool's seeds begin: training seeds that the denoiser's latents (the first 40,000) did not use.
@@ -90,7 +92,7 @@ def _round_trips(vae: AutoencoderKL, seeds: range) -> np.ndarray:
     return autoencoder.to_pictures(torch.cat(parts))
 
 
-def _samples(pipeline: StableDiffusionPipeline, sampling: revisions.Sampling, seeds: range) -> np.ndarray:
+def _samples(pipeline: StableDiffusionPipeline, sampling: Sampling, seeds: range) -> np.ndarray:
     parts = []
     for first in range(seeds.start, seeds.stop, 100):
         part = list(range(first, min(first + 100, seeds.stop)))

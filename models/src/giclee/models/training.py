@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,7 +46,7 @@ class Run:
         first = (self.seed * 7919 + step * batch) % (world.VALIDATION_SEED_FIRST - batch)
         return range(first, first + batch)
 
-    def steps(self, steps: int, **parts) -> Iterator[int]:
+    def steps(self, steps: int, **parts: Any) -> Iterator[int]:
         """The steps still to do. Loads the checkpoint into `parts` first, and saves them every CHECKPOINT_STEPS."""
         first = self._load(parts)
         for step in range(first, steps):
@@ -65,15 +66,15 @@ class Run:
         told = "  ".join(f"{name} {figure:.4f}" for name, figure in figures.items())
         print(f"{self.name} {step + 1:>6}  {time.monotonic() - self.started_s:7.0f} s  {told}", flush=True)
 
-    def _save(self, done: int, parts: dict) -> None:
+    def _save(self, done: int, parts: dict[str, Any]) -> None:
         partial = self.checkpoint.with_suffix(".partial")
         torch.save({"done": done, **{name: part.state_dict() for name, part in parts.items()}}, partial)
         partial.replace(self.checkpoint)
 
-    def _load(self, parts: dict) -> int:
+    def _load(self, parts: dict[str, Any]) -> int:
         if not self.checkpoint.exists():
             return 0
         saved = torch.load(self.checkpoint, weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(saved[name])
-        return saved["done"]
+        return int(saved["done"])
