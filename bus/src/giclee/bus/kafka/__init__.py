@@ -22,9 +22,7 @@ __all__ = ["KafkaReader", "KafkaSettings", "KafkaTransport", "KafkaWriter", "Tim
 class KafkaTransport:
     """Readers, writers and the identity of one cluster."""
 
-    def __init__(
-        self, settings: KafkaSettings, *, client_id: str = "giclee", timings: Timings | None = None
-    ) -> None:
+    def __init__(self, settings: KafkaSettings, *, client_id: str = "giclee", timings: Timings | None = None) -> None:
         self._cluster = Cluster(settings, client_id, timings or Timings())
 
     async def cluster_id(self) -> str:

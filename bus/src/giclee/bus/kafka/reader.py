@@ -235,18 +235,7 @@ class KafkaReader:
         found: list[Record] = []
         for at, batch in batches.items():
             topic, number = self._cluster.at_home(at)
-            found += [
-                Record(
-                    topic=topic,
-                    value=one.value,
-                    key=one.key,
-                    headers=one.headers,
-                    partition=number,
-                    offset=one.offset,
-                    timestamp_ms=one.timestamp,
-                )
-                for one in batch
-            ]
+            found += [records.ours(topic, number, one) for one in batch]
         return found
 
     def _nothing(self) -> Sequence[Record]:

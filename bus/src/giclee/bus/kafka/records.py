@@ -15,6 +15,8 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
+from giclee.bus.transport import Record
+
 _LENGTH = Struct(">i").unpack_from
 _LENGTH_AT = 8  # bytes of a batch before its length, which counts what follows the length
 _OVERHEAD = 12
@@ -80,6 +82,24 @@ class ForgivingRecords:
         begin = self._at
         self._at = begin + _OVERHEAD + _LENGTH(self._raw, begin + _LENGTH_AT)[0]
         return _Batch(fast, self._raw[begin : self._at])
+
+
+_new = object.__new__
+_set = [getattr(Record, name).__set__ for name in Record.__slots__]
+_set_topic, _set_value, _set_key, _set_headers, _set_partition, _set_offset, _set_timestamp_ms = _set
+
+
+def ours(topic: str, number: int, one: Any) -> Record:
+    """A Record of what the library read. Past the frozen constructor, which takes three times as long."""
+    record = _new(Record)
+    _set_topic(record, topic)
+    _set_value(record, one.value)
+    _set_key(record, one.key)
+    _set_headers(record, one.headers)
+    _set_partition(record, number)
+    _set_offset(record, one.offset)
+    _set_timestamp_ms(record, one.timestamp)
+    return record
 
 
 def install() -> None:

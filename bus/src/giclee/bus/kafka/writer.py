@@ -10,7 +10,8 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, overload
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
@@ -24,7 +25,7 @@ from aiokafka.errors import (
 
 from giclee.bus.errors import Poison, Transient
 from giclee.bus.kafka.client import Cluster, ended, insist, said
-from giclee.bus.placement import partition_of
+from giclee.bus.placement import partitions_of
 from giclee.bus.transport import Record
 from giclee.schemas.parts import Position
 
@@ -43,20 +44,42 @@ class _Refused(Exception):
 
 
 class _Batch:
-    """Records for one partition that go in one request; `order` is their places in what the caller sent."""
+    """Records for one partition that go in one request, its `turn`th; `places` are theirs in what the caller sent."""
 
-    __slots__ = ("at", "builder", "order")
+    __slots__ = ("at", "builder", "places", "turn")
 
-    def __init__(self, at: TopicPartition, builder: Any) -> None:
+    def __init__(self, at: TopicPartition, builder: Any, turn: int) -> None:
         self.at = at
         self.builder = builder
-        self.order: list[int] = []
+        self.places: list[int] = []
+        self.turn = turn
 
-    def took(self, record: Record, stamp_ms: int) -> bool:
+    def took(self, record: Record, now_ms: int) -> bool:
         """Whether there was room for the record."""
+        stamp_ms = record.timestamp_ms if record.timestamp_ms >= 0 else now_ms
         headers = list(record.headers)  # the library takes a list only
         done = self.builder.append(timestamp=stamp_ms, key=record.key, value=record.value, headers=headers)
         return done is not None
+
+
+class _Positions(Sequence[Position]):
+    """Places of records, made when somebody asks, which for most records nobody does."""
+
+    def __init__(self, spots: list[tuple[str, int, int]]) -> None:
+        self._spots = spots
+
+    def __len__(self) -> int:
+        return len(self._spots)
+
+    @overload
+    def __getitem__(self, index: int) -> Position: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Position]: ...
+    def __getitem__(self, index: int | slice) -> Position | Sequence[Position]:
+        if isinstance(index, slice):
+            return _Positions(self._spots[index])
+        topic, partition, offset = self._spots[index]
+        return Position(topic=topic, partition=partition, offset=offset)
 
 
 class KafkaWriter:
@@ -68,7 +91,7 @@ class KafkaWriter:
         self._name = name
         self._producer: AIOKafkaProducer | None = None
         self._making = asyncio.Lock()
-        self._turn = itertools.count()
+        self._keyless = itertools.count()
         self._stopped = asyncio.Event()
 
     async def start(self) -> None:
@@ -130,27 +153,38 @@ class KafkaWriter:
     async def _packed(self, producer: AIOKafkaProducer, records: Sequence[Record], *, alone: bool) -> list[_Batch]:
         """The records in batches, each `alone` in its own where asked."""
         now_ms = int(time.time() * 1000)
-        counts: dict[str, int] = {}
-        filling: dict[tuple[str, int], _Batch] = {}
         batches: list[_Batch] = []
-        for place, record in enumerate(records):
-            topic, number = record.topic, record.partition
-            count = counts.get(topic) or counts.setdefault(topic, await self._partitions(producer, topic))
-            if number < 0:
-                number = partition_of(record.key, count) if record.key is not None else next(self._turn) % count
-            elif number >= count:
-                count = counts[topic] = await self._partitions(producer, topic, wanted=number)
-            batch = filling.get((topic, number))
-            stamp_ms = record.timestamp_ms if record.timestamp_ms >= 0 else now_ms
-            if batch is None or alone or not batch.took(record, stamp_ms):
-                at = TopicPartition(self._cluster.outside(topic), number)
-                batch = filling[topic, number] = _Batch(at, producer.create_batch())
-                batches.append(batch)
-                batch.took(record, stamp_ms)  # the first record always fits
-            batch.order.append(place)
-        return batches
+        for (topic, number), places in (await self._placed(producer, records)).items():
+            at = TopicPartition(self._cluster.outside(topic), number)
+            batch, turn = None, 0
+            for place in places:
+                if batch is None or alone or not batch.took(records[place], now_ms):
+                    batch = _Batch(at, producer.create_batch(), turn)
+                    batches.append(batch)
+                    batch.took(records[place], now_ms)  # the first record always fits
+                    turn += 1
+                batch.places.append(place)
+        return sorted(batches, key=attrgetter("turn"))  # no partition waits for the second batch of another
 
-    async def _partitions(self, producer: AIOKafkaProducer, topic: str, *, wanted: int = 0) -> int:
+    async def _placed(self, producer: AIOKafkaProducer, records: Sequence[Record]) -> dict[tuple[str, int], list[int]]:
+        """Which of the records go to which partition of which topic, in order."""
+        by_topic: dict[str, list[int]] = {}
+        for place, record in enumerate(records):
+            by_topic.setdefault(record.topic, []).append(place)
+        found: dict[tuple[str, int], list[int]] = {}
+        for topic, places in by_topic.items():
+            mine = [records[place] for place in places]
+            count = await self._partitions(producer, topic, wanted=max(record.partition for record in mine))
+            numbers = iter(partitions_of([one.key for one in mine if one.partition < 0 and one.key is not None], count))
+            for place, record in zip(places, mine, strict=True):
+                if record.partition >= 0:
+                    number = record.partition
+                else:
+                    number = next(numbers) if record.key is not None else next(self._keyless) % count
+                found.setdefault((topic, number), []).append(place)
+        return found
+
+    async def _partitions(self, producer: AIOKafkaProducer, topic: str, *, wanted: int) -> int:
         """How many partitions a topic has; asks the broker again when `wanted` is not among those known."""
         name = self._cluster.outside(topic)
         count = len(await producer.partitions_for(name))
@@ -172,19 +206,16 @@ class KafkaWriter:
         finally:
             for wait in waits:
                 wait.cancel()
-        positions: list[Position | None] = [None] * len(records)
+        spots: list[tuple[str, int, int]] = [("", -1, -1)] * len(records)
         for batch, outcome in zip(batches, outcomes, strict=True):
             if isinstance(outcome, _REFUSED):
-                raise _Refused([records[place] for place in batch.order]) from outcome
+                raise _Refused([records[place] for place in batch.places]) from outcome
             if isinstance(outcome, BaseException):
                 raise outcome
             known = outcome.offset >= 0  # else the broker had it already and has forgotten where
-            for step, place in enumerate(batch.order):
-                offset = outcome.offset + step if known else -1
-                positions[place] = Position(
-                    topic=records[place].topic, partition=batch.at.partition, offset=offset
-                )
-        return [position for position in positions if position is not None]
+            for step, place in enumerate(batch.places):
+                spots[place] = (records[place].topic, batch.at.partition, outcome.offset + step if known else -1)
+        return _Positions(spots)
 
     async def _producing(self) -> AIOKafkaProducer:
         if self._producer is not None:

@@ -86,9 +86,7 @@ class MemoryTransactions:
 class MemoryNumberedWriter:
     """Numbered records, one transaction a send."""
 
-    def __init__(
-        self, broker: Broker, transactions: MemoryTransactions, name: str, topics: Sequence[str]
-    ) -> None:
+    def __init__(self, broker: Broker, transactions: MemoryTransactions, name: str, topics: Sequence[str]) -> None:
         self._broker = broker
         self._transactions = transactions
         self._name = name
