@@ -21,7 +21,9 @@ import fastavro
 import orjson
 
 from giclee.bus.errors import Poison, Transient
+from giclee.bus.settings import KafkaSettings
 from giclee.bus.transport import Record
+from giclee.schemas import avro as generated
 from giclee.schemas import envelope as wire
 from giclee.schemas import topics
 from giclee.schemas.strict import FieldError, InvalidInput
@@ -269,6 +271,17 @@ async def connect(url: str, schemas: Mapping[str, Schema], *, topic_prefix: str 
     timeout = aiohttp.ClientTimeout(total=REGISTRY_TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as http:
         yield Avro(HttpRegistry(http, url.rstrip("/")), schemas, topic_prefix=topic_prefix)
+
+
+@asynccontextmanager
+async def of_settings(settings: KafkaSettings) -> AsyncIterator[Avro | None]:
+    """Avro of the public events where SCHEMA_REGISTRY_URL is set; None where everything stays JSON."""
+    if settings.schema_registry_url is None:
+        yield None
+        return
+    ours = {event.type_name: generated.schema_of(event) for event in generated.EVENTS}
+    async with connect(settings.schema_registry_url, ours, topic_prefix=settings.topic_prefix) as found:
+        yield found
 
 
 class HttpRegistry:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from giclee.bus import kafka, probes, telemetry
+from giclee.bus import avro, kafka, probes, telemetry
+from giclee.bus.errors import Transient
 from giclee.bus.loop import Loop
 from giclee.bus.settings import KafkaSettings, ProcessSettings
 from giclee.bus.stage import Context, Stage
@@ -26,9 +27,9 @@ VERSION = "0.1.0"
 STOP_MAX_S = 25.0
 """Longest a stop may take before the rest is dropped; the supervisor's patience is a little longer."""
 
-Background = Callable[[], Awaitable[None]]
-Check = Callable[[], Awaitable[None]]
-Internal = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+Background = Callable[[], Coroutine[Any, Any, None]]
+Check = Callable[[], Coroutine[Any, Any, None]]
+Internal = Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
 
 log = telemetry.logger(__name__)
 
@@ -57,7 +58,7 @@ class Service:
     background: Sequence[Background] = ()
     checks: dict[str, Check] = field(default_factory=dict)
     internal: dict[str, Internal] = field(default_factory=dict)
-    submit: dict[str, Callable[[Record], Awaitable[None]]] = field(default_factory=dict)
+    submit: dict[str, Callable[[Record], Coroutine[Any, Any, None]]] = field(default_factory=dict)
 
 
 async def serve(service: Service, transport: Transport | None = None) -> None:
@@ -67,109 +68,106 @@ async def serve(service: Service, transport: Transport | None = None) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    checks = dict(service.checks)
-    alive: dict[str, Callable[[], None]] = {}
-    async with probes.serving(settings.process, checks=checks, alive=alive, internal=service.internal):
-        carrier = transport or kafka.KafkaTransport(settings.kafka, client_id=f"giclee-{service.name}")
-        failed = await _run_until(stop, service, carrier, checks, alive)
+    carrier = transport or kafka.KafkaTransport(settings.kafka, client_id=f"giclee-{service.name}")
+    async with avro.of_settings(settings.kafka) as reading:
+        process = _Process(service, carrier, reading)
+        checks, alive = process.checks, process.alive
+        async with probes.serving(settings.process, checks=checks, alive=alive, internal=service.internal):
+            failed = await process.run(stop)
     log.info("stopped", service=service.name)
     if failed:
         raise SystemExit(1)
 
 
-async def _run_until(
-    stop: asyncio.Event,
-    service: Service,
-    transport: Transport,
-    checks: dict[str, Check],
-    alive: dict[str, Callable[[], None]],
-) -> bool:
-    """Whether something other than `stop` ended the service."""
-    background = {
-        asyncio.create_task(_named(work), name=getattr(work, "__qualname__", "background"))
-        for work in service.background
-    }
-    starting = asyncio.create_task(_open(service, transport, background), name="start")
-    stopped = asyncio.create_task(stop.wait())
-    loops: list[Loop] = []
-    writer: Writer | None = None
-    running: dict[asyncio.Task[None], str] = {}
-    failed = False
-    try:
-        await asyncio.wait({starting, stopped, *background}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done() and not starting.cancelled():
-            loops, writer = starting.result()
-        for loop in loops:
-            checks[loop.stage.name] = loop.check
-            alive[loop.stage.name] = loop.alive
-            service.submit[loop.stage.name] = loop.submit
-            running[asyncio.create_task(loop.run())] = loop.stage.name
-        if not stop.is_set():
-            log.info("started", service=service.name, stages=[loop.stage.name for loop in loops])
-            await asyncio.wait({stopped, *running, *background}, return_when=asyncio.FIRST_COMPLETED)
-        failed = _say_who_ended({*running, *background})
-    finally:
-        await _close(starting, stopped, loops, running, background, writer)
-    return failed
+class _Process:
+    """One running service. `checks` and `alive` are what its probes ask; they grow as parts come up."""
 
+    def __init__(self, service: Service, transport: Transport, reading: avro.Avro | None) -> None:
+        self.service = service
+        self.transport = transport
+        self.checks: dict[str, Check] = {**service.checks, "start": self._has_started}
+        self.alive: dict[str, Callable[[], None]] = {}
+        self._parts: dict[str, Any] = {"avro": reading}
+        self._background: set[asyncio.Task[Any]] = set()
+        self._loops: list[Loop] = []
+        self._running: set[asyncio.Task[Any]] = set()
+        self._writer: Writer | None = None
+        self._started = False
 
-async def _named(work: Background) -> None:
-    await work()
+    async def _has_started(self) -> None:
+        if not self._started:
+            raise Transient("waits for the broker and the switches")
 
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Until `stop`, or until a part ends by itself; whether that happened."""
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            for work in self.service.background:
+                self._spawn(work(), getattr(work, "__qualname__", "background"))
+            starting = self._spawn(self._start(), "start")
+            await asyncio.wait({stopped, *self._background}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done() and starting.exception() is None:
+                self._background.discard(starting)
+                await asyncio.wait({stopped, *self._background, *self._running}, return_when=asyncio.FIRST_COMPLETED)
+            return _say_who_ended({*self._background, *self._running})
+        finally:
+            stopped.cancel()
+            await self._close()
 
-async def _open(
-    service: Service, transport: Transport, background: set[asyncio.Task[None]]
-) -> tuple[list[Loop], Writer | None]:
-    """Loops ready to run; waits for the broker and for the switches, however long that takes."""
-    if not service.stages:
-        return [], None
-    cluster_id = await transport.cluster_id()
-    writer = transport.writer(service.name)
-    await writer.start()
-    switches: Table[SwitchSet] = Table(SwitchSet, transport)
-    background.add(asyncio.create_task(switches.follow(), name="switches"))
-    await switches.caught_up.wait()
-    prefix = service.settings.kafka.topic_prefix
-    loops = []
-    for stage in service.stages:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name)
+        self._background.add(task)
+        return task
+
+    async def _start(self) -> None:
+        """Start every stage; waits for the broker and for the switches, however long that takes."""
+        if self.service.stages:
+            cluster_id = await self.transport.cluster_id()
+            self._writer = self.transport.writer(self.service.name)
+            await self._writer.start()
+            switches: Table[SwitchSet] = Table(SwitchSet, self.transport)
+            self._spawn(switches.follow(), "switches")
+            await switches.caught_up.wait()
+            self._parts["switches"] = switches
+            for stage in self.service.stages:
+                self._run_stage(stage, cluster_id, self._writer)
+        self._started = True
+        log.info("started", service=self.service.name, stages=[stage.name for stage in self.service.stages])
+
+    def _run_stage(self, stage: Stage, cluster_id: str, writer: Writer) -> None:
         context = Context(
             stage=stage,
             send=writer.send,
             cluster_id=cluster_id,
             version=VERSION,
-            topic_prefix=prefix,
-            parts={"switches": switches},
+            topic_prefix=self.service.settings.kafka.topic_prefix,
+            parts=self._parts,
         )
-        loops.append(Loop(context, transport.reader(stage.group, stage.topics())))
-    return loops, writer
+        loop = Loop(context, self.transport.reader(stage.group, stage.topics()))
+        self.checks[stage.name], self.alive[stage.name] = loop.check, loop.alive
+        self.service.submit[stage.name] = loop.submit
+        self._loops.append(loop)
+        self._running.add(asyncio.create_task(loop.run(), name=stage.name))
+
+    async def _close(self) -> None:
+        """Drain, then cancel, then close; bounded, because a broker that is away must not keep us."""
+        for loop in self._loops:
+            loop.stop()
+        if self._running:
+            await asyncio.wait(self._running, timeout=STOP_MAX_S)
+        left = {task for task in (*self._running, *self._background) if not task.done()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=5)
+        if self._writer is not None:
+            with contextlib.suppress(TimeoutError, Transient):
+                async with asyncio.timeout(5):
+                    await self._writer.stop()
 
 
-def _say_who_ended(tasks: set[asyncio.Task[None]]) -> bool:
+def _say_who_ended(tasks: set[asyncio.Task[Any]]) -> bool:
     ended = [task for task in tasks if task.done() and not task.cancelled()]
     for task in ended:
         log.critical("a part ended by itself", part=task.get_name(), exc_info=task.exception())
     return bool(ended)
-
-
-async def _close(
-    starting: asyncio.Task[Any],
-    stopped: asyncio.Task[Any],
-    loops: Sequence[Loop],
-    running: dict[asyncio.Task[None], str],
-    background: set[asyncio.Task[None]],
-    writer: Writer | None,
-) -> None:
-    """Drain, then cancel, then close; bounded, because a broker that is away must not keep us."""
-    for loop in loops:
-        loop.stop()
-    if running:
-        await asyncio.wait(running, timeout=STOP_MAX_S)
-    left = {task for task in (*running, *background, starting, stopped) if not task.done()}
-    for task in left:
-        task.cancel()
-    if left:
-        await asyncio.wait(left, timeout=5)
-    if writer is not None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5):
-                await writer.stop()

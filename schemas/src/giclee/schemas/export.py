@@ -1,8 +1,6 @@
 """Writes the contract for other languages: `json/`, `avro/` and `asyncapi.yaml` (`make schemas`).
 
-JSON Schema is the contract; Avro mirrors the JSON form of the three public events that may travel as Avro:
-money, times and ids stay strings, so that nothing is rounded on the way; free-form objects are JSON text.
-Needs PyYAML, which only development has.
+JSON Schema is the contract; Avro mirrors it. Needs PyYAML, which only development has.
 """
 
 from __future__ import annotations
@@ -14,14 +12,10 @@ from typing import Any
 
 import yaml
 
-from giclee.schemas import events, topics
+from giclee.schemas import avro, topics
 from giclee.schemas.events import EVENTS, Event
 
 ROOT = Path(__file__).parents[3]
-AVRO_EVENTS = (events.ImageRequested, events.ImageApproved, events.RequestClosed)
-JSON_TEXT = "json"
-"""Value of the property `giclee` on an Avro string that holds JSON text."""
-
 HEADERS = {
     "ce_specversion": "always 1.0",
     "ce_id": "uuid5 of the type and what the event is about: a redelivery has the same id",
@@ -41,63 +35,6 @@ def json_schema(event: type[Event]) -> dict[str, Any]:
     schema = event.model_json_schema(by_alias=True, mode="validation")
     name = event.__name__
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"{name}.v1.json", **schema}
-
-
-# ---- Avro ---------------------------------------------------------------------------------------
-
-
-class _Avro:
-    """Turns one event's JSON Schema into an Avro schema; named types are defined once."""
-
-    def __init__(self, schema: dict[str, Any]) -> None:
-        self._definitions = schema.get("$defs", {})
-        self._named: set[str] = set()
-
-    def record(self, name: str, schema: dict[str, Any]) -> Any:
-        if name in self._named:
-            return name
-        self._named.add(name)
-        needed = schema.get("required", ())
-        fields = [self._field(key, inner, key in needed) for key, inner in schema.get("properties", {}).items()]
-        return {"type": "record", "name": name, "fields": fields}
-
-    def _field(self, name: str, schema: dict[str, Any], needed: bool) -> dict[str, Any]:
-        kind = self.kind(schema, f"{name}_type")
-        if needed and not (isinstance(kind, list) and "null" in kind):
-            return {"name": name, "type": kind}
-        rest = [one for one in kind if one != "null"] if isinstance(kind, list) else [kind]
-        return {"name": name, "type": ["null", *rest], "default": None}
-
-    def kind(self, schema: dict[str, Any], name: str) -> Any:
-        if "$ref" in schema:
-            target = schema["$ref"].rsplit("/", 1)[1]
-            return self.record(target, self._definitions[target])
-        if "anyOf" in schema:
-            return self._union(schema["anyOf"], name)
-        word = schema.get("type", "object")
-        if word == "array":
-            return {"type": "array", "items": self.kind(schema.get("items", {}), name)}
-        values = schema.get("additionalProperties") or next(iter(schema.get("patternProperties", {}).values()), None)
-        if word == "object" and isinstance(values, dict):
-            return {"type": "map", "values": self.kind(values, name)}
-        if word == "object":
-            return {"type": "string", "giclee": JSON_TEXT}
-        return {"integer": "long", "number": "double", "boolean": "boolean", "null": "null"}.get(word, "string")
-
-    def _union(self, options: list[dict[str, Any]], name: str) -> list[Any]:
-        found: list[Any] = []
-        for option in options:
-            kind = self.kind(option, name)
-            if kind not in found:
-                found.append(kind)
-        return sorted(found, key=lambda kind: ("null", "boolean").index(kind) if kind in ("null", "boolean") else 2)
-
-
-def avro_schema(event: type[Event]) -> dict[str, Any]:
-    """Avro schema that mirrors the event's JSON form."""
-    schema = event.model_json_schema(by_alias=True, mode="validation")
-    found = _Avro(schema).record(event.__name__, schema)
-    return {**found, "namespace": "giclee.v1"}
 
 
 # ---- AsyncAPI -----------------------------------------------------------------------------------
@@ -165,8 +102,8 @@ def files(root: Path = ROOT) -> dict[Path, str]:
         root / "json" / f"{event.__name__}.v1.json": json.dumps(json_schema(event), indent=2) + "\n"
         for event in EVENTS.values()
     }
-    for event in AVRO_EVENTS:
-        text = json.dumps(avro_schema(event), indent=2) + "\n"
+    for event in avro.EVENTS:
+        text = json.dumps(avro.schema_of(event), indent=2) + "\n"
         found[root / "avro" / f"{event.__name__}.v1.avsc"] = text
     found[root / "asyncapi.yaml"] = yaml.safe_dump(asyncapi(root), sort_keys=False, width=120, allow_unicode=True)
     return found

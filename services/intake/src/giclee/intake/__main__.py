@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 from functools import partial
 
-from giclee.bus import database, kafka, outbox, run
+from giclee.bus import avro, database, kafka, outbox, run
 from giclee.bus.gather import Gathered
 from giclee.bus.settings import load
 from giclee.bus.stage import Stage
@@ -31,7 +31,10 @@ async def main(settings: IntakeSettings) -> None:
     """Open, wire, run."""
     transport = kafka.KafkaTransport(settings.kafka, client_id="giclee-intake")
     ttl = timedelta(hours=settings.request_ttl_h)
-    async with database.connect(settings.database, schema=SCHEMA) as pool:
+    async with (
+        avro.of_settings(settings.kafka) as encoder,
+        database.connect(settings.database, schema=SCHEMA) as pool,
+    ):
         store, bell = Store(pool, ttl), Bell()
         projection = Projection(pool, bell, ttl)
         switches: Table[SwitchSet] = Table(SwitchSet, transport)
@@ -46,17 +49,18 @@ async def main(settings: IntakeSettings) -> None:
             concurrency=CONCURRENCY,
             projection=True,
         )
+        relay = outbox.PlainRelay(pool, SCHEMA, transport, encode=encoder.from_json if encoder else None)
         service = run.Service(
             name=SCHEMA,
             settings=settings,
             stages=(stage,),
             background=(
-                outbox.PlainRelay(pool, SCHEMA, transport).run,
+                relay.run,
                 switches.follow,
                 Clock(store, projection, switches.rows).run,
                 partial(api.serve, app, settings.process.bind_host, settings.port),
             ),
-            checks={"database": store.check},
+            checks={"database": store.check, "outbox": relay.check},
         )
         await run.serve(service, transport)
 

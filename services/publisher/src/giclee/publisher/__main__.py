@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from giclee.bus import blobs, database, kafka, outbox, run
+from giclee.bus import avro, blobs, database, kafka, outbox, run
 from giclee.bus.settings import load
 from giclee.bus.stage import Stage
 from giclee.publisher import api
@@ -23,6 +23,7 @@ async def main(settings: PublisherSettings) -> None:
     """Open, wire, run."""
     transport = kafka.KafkaTransport(settings.kafka, client_id="giclee-publisher")
     async with (
+        avro.of_settings(settings.kafka) as encoder,
         database.connect(settings.database, schema=STAGE) as pool,
         blobs.connect(settings.blobs) as bucket,
         deriving() as deriver,
@@ -40,7 +41,8 @@ async def main(settings: PublisherSettings) -> None:
             store, bucket, api_key=settings.api_key.get_secret_value(), link_s=settings.download_link_s
         )
         plain = outbox.PlainRelay(pool, STAGE, transport)
-        exactly_once = outbox.TransactionalRelay(pool, STAGE, transport)
+        encode = encoder.from_json if encoder else None
+        exactly_once = outbox.TransactionalRelay(pool, STAGE, transport, encode=encode)
         service = run.Service(
             name=STAGE,
             settings=settings,
