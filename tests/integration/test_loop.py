@@ -247,7 +247,8 @@ async def test_the_broker_dies_and_comes_back(topic_prefix: str) -> None:
                 await carrier.send(sent)
                 await until(lambda: len(carrier.seen.on(REFUSED)) > 30, 20)
                 broker.running.kill()
-                await asyncio.to_thread(broker.running.start)
+                broker.running.start(wait=False)  # a part dies with the thread that started it
+                await asyncio.to_thread(broker.running.wait_ready)
                 await until(lambda: len(ids_of(carrier.seen.on(REFUSED))) == 300, 60)
 
             assert ids_of(carrier.seen.on(REFUSED)) == ids_of(sent)

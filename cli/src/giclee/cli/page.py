@@ -10,13 +10,14 @@ from typing import Any
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;margin:2.5rem auto;max-width:72rem;padding:0 1.5rem;color:#1c1c1e;background:#fafaf8}
 h1{font-weight:600;letter-spacing:-.02em;margin-bottom:.2rem} p.lead{color:#555;margin-top:0;max-width:46rem}
-section{background:#fff;border:1px solid #e6e4de;border-radius:12px;padding:1.1rem 1.4rem;margin:1.2rem 0}
+main{display:grid;grid-template-columns:repeat(auto-fill,minmax(30rem,1fr));gap:1rem}
+section{background:#fff;border:1px solid #e6e4de;border-radius:12px;padding:1rem 1.3rem;margin:0}
 h2{font-size:1.05rem;margin:0 0 .2rem} .prompt{color:#555;font-style:italic;margin:0 0 .7rem}
 .outcome{display:inline-block;border-radius:99px;padding:.05rem .7rem;font-size:.85rem;background:#eee;margin-left:.5rem}
 .approved{background:#d9f2de}.partial{background:#fdf1cf}.refused,.failed{background:#fbdcd8}.cancelled,.expired{background:#e8e8ee}
 dl{display:flex;flex-wrap:wrap;gap:.2rem 2rem;margin:0} dt{color:#777;font-size:.8rem} dd{margin:0;font-variant-numeric:tabular-nums}
-.pictures{display:flex;flex-wrap:wrap;gap:1rem;margin-top:1rem} figure{margin:0;width:150px}
-img{width:150px;height:150px;image-rendering:pixelated;border-radius:8px;border:1px solid #e6e4de}
+.pictures{display:flex;flex-wrap:wrap;gap:.8rem;margin-top:.8rem} figure{margin:0;width:128px}
+img{width:128px;height:128px;image-rendering:pixelated;border-radius:8px;border:1px solid #e6e4de}
 figcaption{font-size:.75rem;color:#555;line-height:1.35;margin-top:.3rem} ul{margin:.6rem 0 0;padding-left:1.2rem;color:#555}
 """
 
@@ -31,9 +32,9 @@ def html(rows: Sequence[Shown]) -> str:
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>Giclee demo</title><style>{STYLE}</style><h1>Requests in, approved images out</h1>"
         f"<p class=lead>{len(rows)} requests, {kept} ended as promised, {pictures} pictures approved. Every picture below "
-        f"was made by the line's own workers, measured by its scorer and let through by its gate.</p>"
+        f"was made by the line's own workers, measured by its scorer and let through by its gate.</p><main>"
         + "".join(_section(line, found, files) for line, found, files in rows)
-        + "</html>"
+        + "</main></html>"
     )
 
 
