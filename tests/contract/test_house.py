@@ -50,7 +50,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "diffusers": ("gpu_worker/providers/diffusion.py", "models/*.py"),
     "open_clip": ("scorer/embed.py", "models/*.py"),
     "nudenet": ("scorer/dimensions/safety.py",),
-    "onnxruntime": (),
+    "onnxruntime": ("scorer/dimensions/safety.py",),
 }
 
 FUNCTION_MAX_LINES = 60
