@@ -175,5 +175,5 @@ def measure_renders(scoring: judge.Judge, renders: list[np.ndarray], scenes: lis
         others = choices[list(choices)[number % len(choices)]][1:]
         own.append(scoring.weakest(picture[None], prompt)[0])
         wrong.append(scoring.weakest(picture[None], others[number % len(others)])[0])
-    truth = np.repeat([True, False], len(own))
+    truth: np.ndarray = np.repeat([True, False], len(own))
     say("judge's AUC on renders, own prompt or one attribute wrong", area_under_curve(np.array([*own, *wrong]), truth))

@@ -34,7 +34,7 @@ class Seen(NamedTuple):
 
 def look(picture: np.ndarray) -> Seen:
     """Read a (64, 64, 3) uint8 picture. An empty one is a Scene with nothing but a background, and overlap 0."""
-    pixels = picture.astype(np.float32)
+    pixels: np.ndarray = picture.astype(np.float32)
     border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
     ground = np.median(border, axis=0)  # (3,)
     background = _NAMES[_nearest(ground[None])[0]]

@@ -90,10 +90,8 @@ def prompt_of(seed: int) -> str:
 
 def phrase(scene: Scene, phrasing: int = 0) -> str:
     """Say a whole scene in one of the PHRASINGS. One that leaves something open is a ValueError: see phrase_part."""
-    if None in scene:
-        raise ValueError(f"the scene leaves an attribute open: {scene}")
     words: dict[str, str] = {}
-    for name, word in scene._asdict().items():
+    for name, word in zip(Scene._fields, _closed(scene), strict=True):
         words[name] = word
         words[f"a_{name}"] = f"an {word}" if word[0] in "aeiou" else f"a {word}"
     return PHRASINGS[phrasing].format(**words)
@@ -196,12 +194,18 @@ def render(scene: Scene, seed: int, width_px: int = WIDTH_PX) -> np.ndarray:
 
     The seed moves the object by at most JITTER.
     """
-    if None in scene:
-        raise ValueError(f"the scene leaves an attribute open: {scene}")
+    size, colour, shape, background = _closed(scene)
     x, y = 0.5 + np.random.default_rng([seed, 2]).uniform(-JITTER, JITTER, 2)
-    covered = coverage(scene.shape, scene.size, (x, y), width_px)[..., None]  # (width, width, 1)
-    front, ground = np.array(COLOURS[scene.colour]), np.array(COLOURS[scene.background])
+    covered = coverage(shape, size, (x, y), width_px)[..., None]  # (width, width, 1)
+    front, ground = np.array(COLOURS[colour]), np.array(COLOURS[background])
     return np.rint(ground + covered * (front - ground)).astype(np.uint8)
+
+
+def _closed(scene: Scene) -> tuple[str, str, str, str]:
+    size, colour, shape, background = scene
+    if size is None or colour is None or shape is None or background is None:
+        raise ValueError(f"the scene leaves an attribute open: {scene}")
+    return size, colour, shape, background
 
 
 _SCENES = all_scenes()
