@@ -71,13 +71,11 @@ from giclee.schemas.topics import topic_of
 from tests.kit.wait import until
 
 PROMPT = "a small red circle on a blue background"
+_PAINTED = {"revision": "1", "location": "painted", "provider": "stub", "steps": 8, "width": 64, "height": 64}
 MODELS = tuple(
-    Model(
-        name=name, revision="1", location="painted", provider="stub", qualities=[quality], price_usd=price,
-        steps=8, width=64, height=64, size_min=64, size_max=64, batch_max=4,
-    )
+    Model.model_validate({**_PAINTED, "name": name, "qualities": [quality], "price_usd": price, "size_max": 64})
     for name, quality, price in (("painter", "final", "0.0004"), ("sketcher", "draft", "0.0001"))
-)  # fmt: skip
+)
 
 
 class Gate:
@@ -223,7 +221,7 @@ class Line:
         left = await self.pool.fetchval(
             "SELECT (SELECT count(*) FROM intake.outbox) + (SELECT count(*) FROM publisher.outbox)"
         )
-        return left == 0
+        return bool(left == 0)
 
     async def sweep(self) -> None:
         """One round of every clock, now."""
@@ -273,7 +271,7 @@ def _stages(line: Line, transport: Transport, deriver: Deriver, batcher: Batcher
                          handle=Policy(Judge(MODELS), Verdicts(pool), 72).handle)),
         ("router", Stage(name="router", reads=(ImageCleared, CandidatesRequested),
                          emits=(ImageRouted, GenerationFailed),
-                         handle=Router(catalogue, Waves(pool), dict).handle)),  # type: ignore[arg-type, return-value]
+                         handle=Router(catalogue, Waves(pool), dict).handle)),
         (worker_stage.name, worker_stage),
         ("scorer", Stage(name="scorer", reads=(ImageGenerated,), emits=(ImageScored,),
                          handle=partial(_score, judged=lambda event: line.judged(event)))),

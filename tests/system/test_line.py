@@ -62,7 +62,7 @@ class Follower:
 async def test_a_subscriber_gets_every_approval_once_with_its_bytes(system: System) -> None:
     """Fifty bare records, fifty closings; every approved blob has its sha256; labels and references come back."""
     run = uuid.uuid4().hex[:8]
-    bodies = [
+    bodies: list[dict[str, Any]] = [
         {
             "prompt": prompt(n),
             "client_ref": f"{run}-{n}",

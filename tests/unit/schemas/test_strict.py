@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from giclee.schemas import reasons, strict
+from giclee.schemas import events, reasons
 from giclee.schemas.strict import InvalidInput, parse_json, request_from
 
 RID = '"request_id":"0f9f7d2e-6a3c-4c1e-9a55-3d2a6f0c8b11"'
@@ -113,4 +113,4 @@ def test_no_bytes_break_the_door(raw: bytes) -> None:
 
 def test_codes_are_in_the_table() -> None:
     """Every code the door can give has its sentence."""
-    assert {f"{name}_unsupported" for name in (*strict.UNSUPPORTED, "strict", "batches")} <= set(reasons.TABLE)
+    assert {f"{name}_unsupported" for name in (*events.UNSUPPORTED, "strict", "batches")} <= set(reasons.TABLE)

@@ -65,8 +65,8 @@ ROWS: tuple[Row, ...] = (
         ("approved", "partial")),
     Row("a cheap draft", {"prompt": "a large yellow square on a purple background", "quality": "draft",
                           "max_candidates": 16}, ("approved", "failed")),
-    Row("a tile from a template", {"asset_type": "product-tile", "template": {"id": "shape", "version": 1, "variables": {
-        "size": "medium", "colour": "blue", "shape": "diamond", "background": "white"}}}, ("approved",)),
+    Row("a tile from a template", {"asset_type": "product-tile", "template": {"id": "shape", "version": 1,
+        "variables": {"size": "medium", "colour": "blue", "shape": "diamond", "background": "white"}}}, ("approved",)),
     Row("a tiny budget", {"prompt": "a small black triangle on a yellow background", "wanted": 4,
                           "budget_usd": "0.0016"}, ("approved", "partial", "failed")),
     Row("something policy refuses", {"prompt": "a graphic beheading"}, ("refused",)),
