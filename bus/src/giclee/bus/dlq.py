@@ -36,8 +36,8 @@ def redact(text: str) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """An error's message as it may be stored: redacted, one line, at most 1 KiB of UTF-8."""
-    line = " ".join(redact(str(error)).split())
+    """An error's message as it may be stored: redacted, one line without NUL, at most 1 KiB of UTF-8."""
+    line = " ".join(redact(str(error)).replace("\x00", "\ufffd").split())
     return line.encode(errors="replace")[:MESSAGE_MAX_BYTES].decode(errors="ignore")
 
 

@@ -1,7 +1,7 @@
 """What surrounds an event on Kafka: CloudEvents 1.0 attributes in binary mode, and W3C trace context.
 
 Writing is exact; reading is forgiving, since on public-in topics anyone may write: a header that is not
-UTF-8 or not ours is ignored, the last of a repeated header counts.
+UTF-8, too long or not ours is ignored, the last of a repeated header counts.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ REPLAY_RUN = "giclee-replay-run"
 REPLAY_COUNT = "giclee-replay-count"
 DISCARD = "giclee-discard"
 """Header of a replay by which an operator gives a record up: contract rule 11."""
+
+ATTRIBUTE_MAX_BYTES = 1024
+"""A longer attribute is ignored: what is read here travels on in what we emit, which must fit its topic."""
 
 Headers = tuple[tuple[str, bytes], ...]
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -87,7 +90,7 @@ def read(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
             continue
         kept.append((name, raw))
         field = _FIELD_OF_HEADER.get(name)
-        if field is not None:
+        if field is not None and len(raw) <= ATTRIBUTE_MAX_BYTES and b"\x00" not in raw:
             try:
                 setattr(found, field, raw.decode())
             except UnicodeDecodeError:

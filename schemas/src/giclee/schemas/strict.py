@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -21,10 +22,13 @@ from giclee.schemas.events import EXTENSIONS_MAX_BYTES, UNSUPPORTED, CancelReque
 
 DEPTH_MAX = 32
 ERRORS_MAX = 50
-"""Errors named in one answer; a hostile value could otherwise make an answer larger than itself."""
+POINTER_MAX_CHARS = 256
+"""Errors named in one answer, and the longest name of a place: a hostile value could otherwise make an answer
+larger than itself, and too large for the topic that announces it."""
+INTEGER_MAX = 2**63 - 1
 DEADLINE_MAX = timedelta(days=30)
 VALUE_MAX_BYTES = 1024 * 1024
-_CONSTANTS = re.compile(r"^-?Infinity$|^NaN$")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def pointer(path: tuple[object, ...]) -> str:
-    """A path as an RFC 6901 JSON pointer."""
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+    """A path as an RFC 6901 JSON pointer that can be stored: not too long, bad characters as U+FFFD."""
+    text = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+    return _UNSTORABLE.sub("\ufffd", text if len(text) <= POINTER_MAX_CHARS else f"{text[:POINTER_MAX_CHARS]}…")
 
 
 def _text_error(text: str) -> str | None:
@@ -85,6 +90,8 @@ def _walk(root: Any) -> Iterator[FieldError]:
                 yield FieldError(pointer(path), error, "invalid_text")
         elif isinstance(value, float) and not math.isfinite(value):
             yield FieldError(pointer(path), "is not a finite number", "not_finite")
+        elif isinstance(value, int) and abs(value) > INTEGER_MAX:
+            yield FieldError(pointer(path), "is an integer of more than 64 bits", "invalid_field")
         elif isinstance(value, dict):
             for key in getattr(value, "twice", ()):
                 yield FieldError(pointer((*path, key)), "is given twice", "duplicate_key")
@@ -113,7 +120,7 @@ def parse_json(raw: bytes, *, max_bytes: int = VALUE_MAX_BYTES) -> Any:
         raise InvalidInput([FieldError("", f"is not JSON: {error.msg} at {where}", "not_json")]) from None
     except ValueError:  # an integer of more digits than Python converts
         raise InvalidInput([FieldError("", "has a number with too many digits", "not_json")]) from None
-    if errors := list(_walk(value)):
+    if errors := list(islice(_walk(value), ERRORS_MAX)):
         raise InvalidInput(errors)
     return value
 

@@ -100,7 +100,7 @@ def decode_public(record: Record, envelope: Envelope, cluster_id: str) -> Event:
     if envelope.content_type.partition(";")[0].strip().lower() == wire.STRUCTURED:
         value, envelope = _structured(value, envelope)
     if envelope.type not in (None, model.type_name):
-        raise strict.InvalidInput([strict.FieldError("", f"ce_type is {envelope.type}, not {model.type_name}")])
+        raise strict.InvalidInput([strict.FieldError("", f"ce_type is {envelope.type!r}, not {model.type_name}")])
     if model is CancelRequested:
         return strict.cancel_from(value)
     if isinstance(value, dict) and value.get("request_id") is None:
@@ -112,7 +112,9 @@ def decode_own(record: Record, envelope: Envelope) -> Event:
     """An event that one of our stages wrote. Errors: InvalidInput."""
     model = _model_of(record.topic, envelope.type)
     if model is None:
-        raise strict.InvalidInput([strict.FieldError("", f"ce_type {envelope.type} does not belong on {record.topic}")])
+        raise strict.InvalidInput(
+            [strict.FieldError("", f"ce_type {envelope.type!r} does not belong on {record.topic}")]
+        )
     if not record.value:
         raise strict.InvalidInput([strict.FieldError("", "the record has no value", "empty_value")])
     try:
