@@ -105,6 +105,7 @@ class Claims:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.in_hand: dict[Key, Claim] = {}
         self._pool = pool
+        self._opening: dict[Key, asyncio.Event] = {}
         self._answered: OrderedDict[tuple[Key, str], int] = OrderedDict()
 
     # ---- opening --------------------------------------------------------------------------------
@@ -115,12 +116,30 @@ class Claims:
             await self._pool.execute(queries.end_request, tenant, request_id)
 
     async def open(self, routed: ImageRouted) -> Claim | Row | Standing:
-        """Claim a candidate's hop: ours to work on, finished with a row, or nothing to do."""
+        """Claim a candidate's hop: ours to work on, finished with a row, or nothing to do.
+
+        A record that a rebalance brings back while a handler here still has it waits for that handler.
+        """
         key = key_of(routed)
-        while (mine := self.in_hand.get(key)) is not None and mine.working:  # a rebalance brought it here once more
-            await mine.idle.wait()
+        while (busy := self._busy(key)) is not None:
+            await busy.wait()
+        mine = self.in_hand.get(key)
         if mine is not None and not mine.lost:
             return mine
+        opened = self._opening[key] = asyncio.Event()
+        try:
+            return await self._open(routed)
+        finally:
+            del self._opening[key]
+            opened.set()
+
+    def _busy(self, key: Key) -> asyncio.Event | None:
+        """What to wait for while another task of this process opens or works on the same claim."""
+        mine = self.in_hand.get(key)
+        return self._opening.get(key) or (mine.idle if mine is not None and mine.working else None)
+
+    async def _open(self, routed: ImageRouted) -> Claim | Row | Standing:
+        key = key_of(routed)
         hop = hop_of(routed)
         with database.translated():
             made = await self._row(
