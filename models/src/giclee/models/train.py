@@ -13,7 +13,7 @@ from giclee.models import autoencoder, denoiser, judge, judge_training, manifest
 from giclee.models.sampling import SAMPLING, Sampling
 from giclee.models.training import Run, settle
 
-# Which average of the denoiser's weights each revision is. The draft is to be right in 0.25 to 0.5 (models.md 4).
+# Which average of the denoiser's weights each revision is. The draft is to be right in 0.25 to 0.5.
 SNAPSHOT = {"shapes-draft": 250, "shapes-final": denoiser.STEPS}
 # The judge's generated pictures: snapshot, sampling, how many. Both revisions as they are sampled, and their
 # neighbours, because the judge must know mistakes in general and not one network's.

@@ -18,7 +18,7 @@ WIDTH_PX = 64
 # differ and a mean picture is still nearly sharp.
 JITTER = 0.03
 
-# sRGB, from models.md section 1.
+# sRGB. Fixed: others measure against them.
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
     "green": (46, 160, 67),
@@ -50,7 +50,7 @@ ALTERNATIVES: dict[str, tuple[str, ...]] = {
     "background": tuple(COLOURS),
 }
 
-# The first three are models.md's. A name in braces is an attribute; {a} before it is its article.
+# A name in braces is an attribute; {a} before it is its article.
 PHRASINGS = (
     "{a_size} {colour} {shape} on {a_background} background",
     "{size} {colour} {shape} , {background} background",
