@@ -193,11 +193,11 @@ class Stack:
 
 
 @contextmanager
-def stack() -> Iterator[Stack]:
-    """All three parts, started side by side."""
+def stack(*, durable: bool = False) -> Iterator[Stack]:
+    """All three parts, started side by side; `durable` as for Postgres."""
     with ExitStack() as all_of_them:
         kafka = all_of_them.enter_context(kafka_part(wait=False))
-        postgres = all_of_them.enter_context(postgres_part(wait=False))
+        postgres = all_of_them.enter_context(postgres_part(wait=False, durable=durable))
         s3 = all_of_them.enter_context(s3_part(wait=False))
         for running in (kafka.running, postgres.running, s3.running):
             running.wait_ready()
@@ -214,10 +214,11 @@ def kafka_part(*, wait: bool = True) -> Iterator[KafkaRunning]:
 
 
 @contextmanager
-def postgres_part(*, wait: bool = True) -> Iterator[PostgresRunning]:
-    """A database server; with `wait=False` the caller waits on `running.wait_ready()`."""
+def postgres_part(*, wait: bool = True, durable: bool = False) -> Iterator[PostgresRunning]:
+    """A database server; with `wait=False` the caller waits on `running.wait_ready()`. `durable` has it call fsync,
+    which tests can do without and benchmarks cannot."""
     with _folder() as folder, ports_of_our_own() as ports:
-        part = Postgres(folder / "postgres", folder / "postgres.log", ports, secrets.token_hex(16), durable=False)
+        part = Postgres(folder / "postgres", folder / "postgres.log", ports, secrets.token_hex(16), durable=durable)
         try:
             with _running(part, wait=wait) as running:
                 yield PostgresRunning(part.url, running)

@@ -1,0 +1,61 @@
+"""How results are shown: a table on the terminal, and docs/bench.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.bench.measure import Result, Row, machine, shown, spread
+
+PAGE = Path(__file__).parents[2] / "docs/bench.md"
+HEAD = ("goal", "figure", "unit", "ours", "baseline", "ratio", "aim", "met")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    met = {True: "yes", False: "no", None: ""}[row.met]
+    return row.goal, row.says, row.unit, spread(row.ours), spread(row.bare), shown(row.ratio), row.aim, met
+
+
+def table(results: Sequence[Result]) -> str:
+    """For a terminal: columns as wide as they must be."""
+    rows = [HEAD, *(_cells(row) for result in results for row in result.rows)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(HEAD))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def page(results: Sequence[Result], command: str, rounds: int) -> str:
+    """The whole of docs/bench.md."""
+    lines = [
+        "<!-- written by `make bench` -->",
+        "",
+        "# Benchmarks",
+        "",
+        "Ratios against a baseline that is measured beside ours in the same run. Every figure is the median over "
+        f"{rounds} rounds, ours and the baseline in turn, with the extremes in brackets. A run in which a record is "
+        "lost, comes twice or is not what it should be fails and writes nothing. What did not work is in "
+        "[bench-log.md](bench-log.md).",
+        "",
+        f"- {datetime.now(UTC):%Y-%m-%d}, `{command}`",
+        f"- {machine()}; everything is pinned to two cores",
+        *(f"- load averages around {result.goal}: {result.load}" for result in results),
+        "",
+        "| " + " | ".join(HEAD) + " |",
+        "| " + " | ".join("---" for _ in HEAD) + " |",
+        *("| " + " | ".join(_cells(row)) + " |" for result in results for row in result.rows),
+        "",
+        "A ratio over 1 in a line of CPU or wall time, or of images or requests per second, means that ours is the "
+        "cheaper or faster one; for latencies it is how many times the baseline's ours is.",
+    ]
+    for result in results:
+        lines += ["", f"## {result.goal}: {result.title}", "", result.sides]
+        if result.costs:
+            lines += ["", f"What costs most: {result.costs}"]
+    return "\n".join(lines) + "\n"
+
+
+def write(results: Sequence[Result], command: str, rounds: int) -> None:
+    """Rewrite docs/bench.md."""
+    PAGE.write_text(page(results, command, rounds))
