@@ -20,6 +20,8 @@ from giclee.schemas.parts import derived_id, usd_text
 
 MESSAGE_MAX_BYTES = 1024
 SPRING_TOPIC = "kafka_dlt-original-topic"
+OMITTED = "dlq-omitted-bytes"
+"""Header of a dead letter without its record's bytes: how many there were. It cannot be replayed from here."""
 _STRIPPED = re.compile(r"^(dlq-|kafka_dlt-|giclee-replay-|held-)|^(traceparent|tracestate)$")
 
 _SECRETS = re.compile(
@@ -132,6 +134,17 @@ class DeadLetter:
             value=failed.value,
             headers=(*kept, *self.headers()),
         )
+
+    def without_bytes(self, failed: Record) -> Record:
+        """What is left of a dead letter that its topic does not take: everything but the record's own bytes.
+
+        A batch that was compressed well may hold records larger than any limit; they stay where they came from.
+        """
+        topic, partition, _ = self.place()
+        headers = sum(len(name) + len(raw or b"") for name, raw in failed.headers)
+        omitted = len(failed.key or b"") + len(failed.value or b"") + headers
+        extra = (OMITTED, str(omitted).encode())
+        return Record(topic=f"{topic}.dlq", partition=partition, value=None, headers=(*self.headers(), extra))
 
 
 def read_headers(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:

@@ -171,10 +171,10 @@ class Loop:
         """What the handler emits; None when the work was given up and the record will come again."""
         record = job.record
         found = wire.read(record.headers).at(record.origin(), record.timestamp_ms, record.value)
+        job.delivery = Delivery(record=record, envelope=found)
         tries = 0
         try:
             while True:
-                job.delivery = Delivery(record=job.record, envelope=found)
                 try:
                     emits: Emits = await self._handle(job.delivery)
                     return emits

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from giclee.bus.dlq import DeadLetter
 from giclee.bus.transport import Record, Send
 from giclee.schemas import topics
 from giclee.schemas.envelope import Envelope
@@ -76,13 +77,18 @@ class Stage:
 
 @dataclass(slots=True, kw_only=True)
 class Delivery:
-    """One record on its way through the layers; `event` is there once the codec has read it."""
+    """One record on its way through the layers, over all tries; `event` is there once the codec has read it.
+
+    `letter` and `error` are there once it has died: what is left to do is to write the dead letter.
+    """
 
     record: Record
     envelope: Envelope
     event: Event | None = None
     attempts: int = 0
     first_failed_at: str | None = None
+    letter: DeadLetter | None = None
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,9 @@ from giclee.schemas.parts import Reason
 SCHEMA_URI = "https://giclee.dev/schemas/json/{name}.v1.json"
 """`ce_dataschema`: an identifier, not a promise that something answers there."""
 
+EVENT_MAX_BYTES = topics.MIB - 16 * 1024
+"""Of an event's value: with its headers it must fit its topic, or nothing behind it would ever be sent."""
+
 _PUBLIC_IN: dict[str, type[Event]] = {topics.topic_of(event): event for event in (ImageRequested, CancelRequested)}
 
 
@@ -181,6 +184,10 @@ def layer(context: Context, inner: Next) -> Next:
         for event in made:
             if type(event) not in allowed:
                 raise TypeError(f"{stage.name} emitted {type(event).__name__}, which its stage does not name")
-        return [encode(event, source=source, cause=envelope) for event in made]
+        emits = [encode(event, source=source, cause=envelope) for event in made]
+        for record in emits:
+            if len(record.value or b"") > EVENT_MAX_BYTES:
+                raise Poison(f"emitted {len(record.value or b'')} bytes; {record.topic} takes {EVENT_MAX_BYTES}")
+        return emits
 
     return coded

@@ -3,7 +3,7 @@ ImageStalled, both acknowledged before its offset may be committed; an outage ne
 
 A run of dead letters is an outage in disguise: 20 in a row, or half of the last 100, stop the stage before
 the next one is written. Records that are invalid by themselves do not count, or anybody with a keyboard
-could stop the line.
+could stop the line; nor does what an operator refuses by a switch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from giclee.bus import dlq, telemetry
 from giclee.bus.errors import Exhausted, Fenced, Poison, Transient
-from giclee.bus.layers import codec
+from giclee.bus.layers import codec, switches
 from giclee.bus.stage import Burial, Context, Delivery, Emits, Next
 from giclee.schemas import parts
 from giclee.schemas.events import CandidateEvent, ImageGenerated, ImageRouted, ImageStalled, WaveEvent
@@ -42,9 +42,9 @@ class Run:
         self.in_a_row = 0
         self.recent.append(False)
 
-    def dies(self, dead_class: str) -> None:
+    def dies(self, error: Exception) -> None:
         """Note that a record is about to die. Errors: StageStopped when it is one too many."""
-        if dead_class == "invalid":
+        if _class_of(error) == "invalid" or isinstance(error, switches.Refused):
             return
         if self.in_a_row >= RUN_MAX or sum(self.recent) >= WINDOW_MAX:
             raise StageStopped(f"{self.in_a_row} dead letters in a row, {sum(self.recent)} of the last {WINDOW}")
@@ -130,17 +130,25 @@ def stalled_of(delivery: Delivery, letter: dlq.DeadLetter, error: Exception, at:
     )
 
 
-def layer(context: Context, inner: Next) -> Next:
-    """Turns whatever a handler raises into a dead letter, except an outage and a stop."""
-    run = Run()
-    stage = context.stage
+class Guard:
+    """What a stage does with records that die."""
 
-    async def bury(delivery: Delivery, error: Exception) -> Emits:
-        burial = await stage.bury(delivery.event, error)
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._stage = context.stage
+        self._run = Run()
+
+    def lived(self) -> None:
+        self._run.lived()
+
+    async def bury(self, delivery: Delivery, error: Exception) -> Emits:
+        """Write the dead letter of a delivery, and what announces it. Errors: Transient, StageStopped."""
+        burial = await self._burial_of(delivery, error)
         if not burial.wanted:
             return ()
-        letter = letter_of(context, delivery, error, burial)
-        run.dies(letter.dead_class)
+        letter = letter_of(self._context, delivery, error, burial)
+        self._run.dies(error)
+        delivery.letter, delivery.error = letter, error
         log.error(
             "dead letter",
             dlq_id=letter.id,
@@ -150,25 +158,48 @@ def layer(context: Context, inner: Next) -> Next:
             origin=letter.origin,
             exc_info=error if letter.dead_class == "bug" else None,
         )
-        telemetry.count("giclee_dead_letters_total", stage=stage.name, dead_class=letter.dead_class)
-        positions = await context.send([letter.record(delivery.record)])
-        if stage.projection:
+        telemetry.count("giclee_dead_letters_total", stage=self._stage.name, dead_class=letter.dead_class)
+        return await self.write(delivery, letter, error)
+
+    async def write(self, delivery: Delivery, letter: dlq.DeadLetter, error: Exception) -> Emits:
+        """The announcement, once the dead letter is acknowledged. Errors: Transient; to be called again then."""
+        try:
+            positions = await self._context.send([letter.record(delivery.record)])
+        except Poison:
+            positions = await self._context.send([letter.without_bytes(delivery.record)])
+        if self._stage.projection:
             return ()
         stalled = stalled_of(delivery, letter, error, positions[0])
-        return [codec.encode(stalled, source=f"giclee/{stage.name}", cause=delivery.envelope)]
+        return [codec.encode(stalled, source=f"giclee/{self._stage.name}", cause=delivery.envelope)]
+
+    async def _burial_of(self, delivery: Delivery, error: Exception) -> Burial:
+        try:
+            return await self._stage.bury(delivery.event, error)
+        except (Transient, StageStopped, Fenced):
+            raise
+        except Exception as failed:  # a hook only adds what it knows; the record died all the same
+            log.critical("a bury hook failed", stage=self._stage.name, error=dlq.message_of(failed), exc_info=failed)
+            return Burial()
+
+
+def layer(context: Context, inner: Next) -> Next:
+    """Turns whatever a handler raises into a dead letter, except an outage and a stop."""
+    guard = Guard(context)
 
     async def guarded(delivery: Delivery) -> Emits:
+        if delivery.letter is not None and delivery.error is not None:  # it died before; the broker was away then
+            return await guard.write(delivery, delivery.letter, delivery.error)
         try:
             emits: Emits = await inner(delivery)
         except Transient as error:
             if error.scope == "dependency":
                 raise
-            return await bury(delivery, Exhausted(str(error)))
+            return await guard.bury(delivery, Exhausted(str(error)))
         except (StageStopped, Fenced):
             raise
         except Exception as error:  # noqa: BLE001 - the one place of the house that may
-            return await bury(delivery, error)
-        run.lived()
+            return await guard.bury(delivery, error)
+        guard.lived()
         return emits
 
     return guarded

@@ -22,6 +22,10 @@ def layer(context: Context, inner: Next) -> Next:
             async with asyncio.timeout(deadline_s) as clock:
                 events: Sequence[Event] = await inner(delivery)
                 return events
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            raise Transient("was cancelled from inside", scope="record") from error  # a future that others gave up
         except TimeoutError as error:
             if not clock.expired():  # somebody else's time-out, not ours
                 raise
