@@ -31,7 +31,7 @@ check: $(LIGHT_STAMP) ## format, lint, types, import rules, budgets
 
 test: setup ## the whole suite, on real Kafka, Postgres and S3
 	.venv/bin/pytest -q -m 'not gpu'
-	.venv-gpu/bin/pytest -q -m gpu tests/unit tests/integration
+	.venv-gpu/bin/pytest -q -m gpu $$(grep -rl --include='test_*.py' 'mark\.gpu' tests)
 
 test-unit: $(LIGHT_STAMP) ## what needs no service, under a minute
 	.venv/bin/pytest -q -m 'not gpu and not real' tests/unit tests/contract
