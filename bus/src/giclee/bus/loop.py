@@ -14,6 +14,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from giclee.bus import telemetry
 from giclee.bus.errors import Fenced, Poison, Transient
@@ -58,7 +59,7 @@ class Loop:
         self._unsettled = 0
         self._stopping = asyncio.Event()
         self._draining = False
-        self._outages: dict[Job, str] = {}
+        self._outages: dict[object, str] = {}
         self._paused = False
         self._held = False
         self._joined = False
@@ -68,7 +69,7 @@ class Loop:
     def alive(self) -> None:
         """Errors: Transient when the loop has not polled for a minute."""
         age_s = time.monotonic() - self.beat_at
-        if age_s > BEAT_MAX_AGE_S:
+        if self._joined and age_s > BEAT_MAX_AGE_S:  # joining takes as long as the broker is away
             raise Transient(f"{self.stage.name} has not polled for {age_s:.0f} s")
 
     async def check(self) -> None:
@@ -86,7 +87,8 @@ class Loop:
     async def run(self) -> None:
         """Until `stop`: everything. Errors: whatever is a bug of the loop itself."""
         try:
-            await self.reader.start(self)
+            if not await self._join():
+                return
             async with asyncio.TaskGroup() as tasks:
                 inner = [tasks.create_task(self._work()) for _ in range(self.stage.concurrency)]
                 inner.append(tasks.create_task(self._settle_always()))
@@ -99,6 +101,18 @@ class Loop:
         finally:
             await self.reader.stop()
 
+    async def _join(self) -> bool:
+        """Whether the group was joined before anybody said stop."""
+        joining = asyncio.create_task(self.reader.start(self))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({joining, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            joining.cancel()
+            stopping.cancel()
+            await asyncio.wait({joining, stopping})
+        return not joining.cancelled() and joining.result() is None
+
     def stop(self) -> None:
         """Ask the loop to drain and end; nothing new is begun from here on."""
         self._draining = True
@@ -106,7 +120,12 @@ class Loop:
         self._woken.set()
 
     async def submit(self, record: Record) -> None:
-        """Handle a record that no poll brought (a claim taken over), layers and acknowledgement included."""
+        """Handle a record that no poll brought (a claim taken over), layers and acknowledgement included.
+
+        Errors: Transient where the stage is stopping, or stopped itself: it begins no work then.
+        """
+        if self._stopping.is_set() or self.stopped_because is not None:
+            raise Transient(f"{self.stage.name} takes no work: {self.stopped_because or 'it is stopping'}")
         job = Job(record, record.at, None)
         emits = await self._attempt(job)
         if emits is None:
@@ -142,7 +161,8 @@ class Loop:
         if held != self._held:
             self._held = held
             telemetry.gauge("giclee_paused", float(held), stage=self.stage.name)
-        backlog = max(self.progress.pending / self._backlog_max, self.progress.pending_bytes / BACKLOG_MAX_BYTES)
+        waiting = self.progress.pending + self._unsettled
+        backlog = max(waiting / self._backlog_max, self.progress.pending_bytes / BACKLOG_MAX_BYTES)
         if not self._paused and (held or backlog >= 1):
             self._paused = True
             self.reader.pause(tuple(self.progress.tracks))
@@ -200,11 +220,9 @@ class Loop:
         await self._pause_for(OUTAGE_PAUSES_S[min(tries, len(OUTAGE_PAUSES_S) - 1)])
 
     async def _pause_for(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds * random.uniform(0.7, 1.3)):
                 await self._stopping.wait()
-        except TimeoutError:
-            return
 
     # ---- settling -------------------------------------------------------------------------------
 
@@ -212,11 +230,9 @@ class Loop:
         commit_at = 0.0
         while True:
             waiting = bool(self.progress.committable())
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(COMMIT_EVERY_S if waiting else None):
                     await self._woken.wait()
-            except TimeoutError:
-                pass
             self._woken.clear()
             await self._settle()
             if time.monotonic() >= commit_at:
@@ -248,25 +264,33 @@ class Loop:
 
     async def _send(self, records: Sequence[Record]) -> None:
         """Send until acknowledged: ids are deterministic, so sending again is the same event again."""
-        tries = 0
-        while records:
-            try:
-                await self.context.send(records)
-                return
-            except Transient as error:
-                log.warning("send failed", stage=self.stage.name, error=str(error), tries=tries)
-                await asyncio.sleep(OUTAGE_PAUSES_S[min(tries, len(OUTAGE_PAUSES_S) - 1)])
-                tries += 1
-            except Poison as error:  # an event of ours that no topic takes: a bug, and every record behind it waits
-                self.stopped_because = f"an emitted record was refused: {error}"
-                raise
+        tries, sending = 0, object()
+        try:
+            while records:
+                try:
+                    await self.context.send(records)
+                    return
+                except Transient as error:
+                    self._outages[sending] = str(error)
+                    self._regulate()
+                    log.warning("send failed", stage=self.stage.name, error=str(error), tries=tries)
+                    await asyncio.sleep(OUTAGE_PAUSES_S[min(tries, len(OUTAGE_PAUSES_S) - 1)])
+                    tries += 1
+        except Poison as error:  # an event of ours that no topic takes: a bug, and every record behind it waits
+            self.stopped_because = f"an emitted record was refused: {error}"
+            raise
+        finally:
+            self._outages.pop(sending, None)
 
     async def _tell_settled(self, jobs: Sequence[Job]) -> None:
         events = [job.delivery.event for job in jobs if job.delivery and job.delivery.event is not None]
         if events:
             try:
                 await self.stage.settled(events)
-            except Transient as error:  # a hint only: what is not marked is emitted again, and is the same event
+            except (
+                Transient,
+                Poison,
+            ) as error:  # a hint only: what is not marked is emitted again, and is the same event
                 log.warning("settled was not noted", stage=self.stage.name, error=str(error))
 
     async def _commit(self, offsets: dict[Partition, int]) -> None:
@@ -295,11 +319,14 @@ class Loop:
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
         """The group takes `partitions` away: finish what runs, commit, forget."""
-        await self._drain(partitions)
-        self.progress.revoke(partitions)
+        try:
+            await self._drain(partitions)
+        finally:  # also where the group did not wait for us
+            self.progress.revoke(partitions)
 
     async def assigned(self, partitions: Collection[Partition]) -> None:
         """The group gives `partitions`."""
+        self.beat_at = time.monotonic()
         self.progress.assign(partitions)
         self._draining = self._stopping.is_set()
         self._joined = True
