@@ -18,7 +18,7 @@ from giclee.models import judge, oracle, prompts, world
 from giclee.models.training import Run, learning_rate
 
 READING_STEPS = 600
-STEPS = 1500
+STEPS = 2500
 BATCH = 64
 PEAK_RATE = 1e-3
 # Of each batch: fresh renders, and pictures of the pool (round trips and generated ones); of the latter wrong ones.
