@@ -87,7 +87,8 @@ class _Process:
         self.transport = transport
         self.checks: dict[str, Check] = {**service.checks, "start": self._has_started}
         self.alive: dict[str, Callable[[], None]] = {}
-        self._parts: dict[str, Any] = {"avro": reading}
+        self._switches: Table[SwitchSet] = Table(SwitchSet, transport)
+        self._parts: dict[str, Any] = {"avro": reading, "switches": self._switches}
         self._background: set[asyncio.Task[Any]] = set()
         self._loops: list[Loop] = []
         self._running: set[asyncio.Task[Any]] = set()
@@ -104,6 +105,8 @@ class _Process:
         try:
             for work in self.service.background:
                 self._spawn(work(), getattr(work, "__qualname__", "background"))
+            if self.service.stages:
+                self._spawn(self._switches.follow(), "switches")
             starting = self._spawn(self._start(), "start")
             await asyncio.wait({stopped, *self._background}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done() and starting.exception() is None:
@@ -125,10 +128,7 @@ class _Process:
             cluster_id = await self.transport.cluster_id()
             self._writer = self.transport.writer(self.service.name)
             await self._writer.start()
-            switches: Table[SwitchSet] = Table(SwitchSet, self.transport)
-            self._spawn(switches.follow(), "switches")
-            await switches.caught_up.wait()
-            self._parts["switches"] = switches
+            await self._switches.caught_up.wait()
             for stage in self.service.stages:
                 self._run_stage(stage, cluster_id, self._writer)
         self._started = True
@@ -167,7 +167,9 @@ class _Process:
 
 
 def _say_who_ended(tasks: set[asyncio.Task[Any]]) -> bool:
-    ended = [task for task in tasks if task.done() and not task.cancelled()]
+    """Whether any of `tasks` has ended, which none was told to; one that was cancelled from inside counts too."""
+    ended = [task for task in tasks if task.done()]
     for task in ended:
-        log.critical("a part ended by itself", part=task.get_name(), exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        log.critical("a part ended by itself", part=task.get_name(), exc_info=error)
     return bool(ended)
