@@ -184,4 +184,7 @@ def cancel_from(values: Any) -> CancelRequested:
         )
         raise InvalidInput(errors)
     found: CancelRequested = _validated(CancelRequested, values, errors)
+    carried = found.request
+    if carried is not None and (carried.tenant, carried.request_id) != (found.tenant, found.request_id):
+        raise InvalidInput([FieldError("/request", "is another request than the one to cancel")])
     return found
