@@ -25,9 +25,10 @@ OMITTED = "dlq-omitted-bytes"
 _STRIPPED = re.compile(r"^(dlq-|kafka_dlt-|giclee-replay-|held-)|^(traceparent|tracestate)$")
 
 _SECRETS = re.compile(
-    r"(?i)(bearer\s+)[^\s\"']+"
-    r"|((?:x-amz-[a-z-]+|signature|password|passwd|secret|token|api[_-]?key|access[_-]?key)\s*[=:]\s*)[^\s&\"',;]+"
-    r"|(://[^/\s:@]+:)[^@\s]+(?=@)"
+    r"(?i)(bearer\s+|authorization[\"']?\s*[=:]\s*[\"']?(?:basic\s+|bearer\s+)?)[^\s\"']+"
+    r"|((?:x-amz-[a-z-]+|signature|password|passwd|secret|token|api[_-]?key|access[_-]?key)"
+    r"[\"']?\s*[=:]\s*[\"']?)[^\s&\"',;]+"
+    r"|(://[^/\s:@]*:)[^\s/]+(?=@)"
 )
 _VARIABLE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|[0-9a-f]{16,}|\d+|'[^']*'|\"[^\"]*\"")
 
@@ -152,6 +153,13 @@ def read_headers(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
     return {name: (raw or b"").decode(errors="replace") for name, raw in headers if name.startswith("dlq-")}
 
 
+def about(request_id: str | None, headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """`headers` with the request's id as their subject: a request without an id of its own keeps the one it had."""
+    if not request_id:
+        return list(headers)
+    return [*(pair for pair in headers if pair[0] != "ce_subject"), ("ce_subject", request_id.encode())]
+
+
 def replay_of(letter: Record, *, run_id: str) -> Record:
     """The record to send when a dead letter is put back: for the one stage that failed, `ce_id` and key kept.
 
@@ -159,9 +167,7 @@ def replay_of(letter: Record, *, run_id: str) -> Record:
     Errors: KeyError when the headers are not a dead letter's.
     """
     named = read_headers(letter.headers)
-    kept = [pair for pair in letter.headers if not _STRIPPED.match(pair[0])]
-    if "ce_subject" not in {name for name, _ in kept} and named.get("dlq-request-id"):
-        kept.append(("ce_subject", named["dlq-request-id"].encode()))
+    kept = about(named.get("dlq-request-id"), [pair for pair in letter.headers if not _STRIPPED.match(pair[0])])
     count = int(named.get("dlq-replay-count") or 0) + 1
     kept += [
         (wire.REPLAY_FOR, named["dlq-stage"].encode()),

@@ -68,17 +68,19 @@ def layer(context: Context, inner: Next) -> Next:
         if stopped.mode == "refuse":
             reason = Reason(code="switch_refused", stage=stage.name, message=f"{stopped.scope}: {stopped.reason}")
             raise Refused(f"switch {stopped.scope} refuses", dead_class="poison", reasons=(reason,))
-        await context.send([held(delivery.record, stage.name, stopped)])
+        await context.send([held(delivery.record, stage.name, stopped, event)])
         return ()
 
     return unless_stopped
 
 
-def held(record: Record, stage: str, switch: SwitchSet) -> Record:
-    """The record as it waits in `<topic>.held`: its bytes, who held it and under which switch."""
+def held(record: Record, stage: str, switch: SwitchSet, event: Event | None) -> Record:
+    """The record as it waits in `<topic>.held`: its bytes, who held it, under which switch, for which request."""
+    request_id = getattr(event, "request_id", None)
     extra = (
         ("held-stage", stage.encode()),
         ("held-scope", switch.scope.encode()),
         ("held-origin", record.origin().encode()),
+        *((("held-request-id", str(request_id).encode()),) if request_id else ()),
     )
     return record.to(f"{record.topic}.held", partition=record.partition, extra=extra)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from giclee.bus import telemetry
+from giclee.bus import dlq, telemetry
 from giclee.bus.errors import Transient
 from giclee.bus.layers import codec
 from giclee.bus.table import Table
@@ -81,7 +81,9 @@ class Switches:
 
 def _back(record: Record, stage: str) -> Record:
     """The record as it was, for the stage that held it. A replay that was held stays a replay of its run."""
-    kept = tuple(pair for pair in record.headers if not pair[0].startswith("held-") and pair[0] != wire.REPLAY_FOR)
+    named = {name: raw.decode(errors="replace") for name, raw in record.headers if name.startswith("held-")}
+    mine = [pair for pair in record.headers if not pair[0].startswith("held-") and pair[0] != wire.REPLAY_FOR]
+    kept = dlq.about(named.get("held-request-id"), mine)
     return Record(
         topic=record.topic, key=record.key, value=record.value, headers=(*kept, (wire.REPLAY_FOR, stage.encode()))
     )
