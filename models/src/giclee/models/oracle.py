@@ -12,7 +12,7 @@ import numpy as np
 
 from giclee.models.world import COLOURS, SHAPES, SIZES, WIDTH_PX, Scene, coverage
 
-# Below this overlap (intersection over union) a picture shows no shape, whatever it resembles. Fresh renders reach 0.84.
+# Below this overlap (intersection over union) a picture shows no shape, whatever it resembles. Renders reach 0.84.
 OVERLAP_MINIMUM = 0.70
 # A pixel whose RGB is further than this from the background's belongs to something else: a third of the distance
 # between the two closest colours of the world, orange and yellow (76).
