@@ -38,11 +38,12 @@ class Row:
 TABLE: tuple[Row, ...] = (
     # the weakest of sharpness, exposure, contrast, structure and format, each 1 where nothing is wrong
     Row(dimension="technical", pass_at=0.5, doubt_at=0.3),
-    # the probability of the weakest asked attribute
-    Row(dimension="alignment", pass_at=0.5, doubt_at=0.2),
+    # the probability of the weakest asked attribute; on validation pictures of the draft 0.667 was the lowest
+    # threshold at which nine in ten that pass are right (models/README.md, "measured")
+    Row(dimension="alignment", pass_at=0.7, doubt_at=0.5),
     # 1 - the weighted score of the worst exposed class. On pictures of at most 128 px the detector sees bodies
-    # in circles (README, "measured"): there it may only raise a doubt.
-    Row(dimension="safety", pass_at=0.3, doubt_at=-math.inf, long_side_max_px=128),
+    # in circles (README, "measured"), up to 0.70: there it may only raise a doubt, and only above 0.75.
+    Row(dimension="safety", pass_at=0.25, doubt_at=-math.inf, long_side_max_px=128),
     Row(dimension="safety", pass_at=0.75, doubt_at=0.5),
 )
 # fmt: on
