@@ -112,6 +112,7 @@ def replay(
     if not dlq_ids and not again:
         selection["state"] = "open"
     body: dict[str, Any] = {"selection": selection, "reason": reason or "dry run", "actor": actor(), "limit": limit}
+    body |= {"everything": True} if yes else {}
     body |= {"ids": dlq_ids} if dlq_ids else {}
     done = call(OPERATIONS, "POST", "/v1/dead-letters/replay", json={**body, "dry_run": dry_run, "again": again})
     if json_:

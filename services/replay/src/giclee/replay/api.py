@@ -14,12 +14,12 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from giclee.bus.errors import Transient
+from giclee.bus.errors import Poison, Transient
 from giclee.bus.layers import codec
 from giclee.replay import selection
 from giclee.replay.runs import Runs
 from giclee.replay.selection import Selection
-from giclee.replay.store import Store
+from giclee.replay.store import Store, record_of
 from giclee.replay.switches import Switches
 from giclee.schemas import strict
 from giclee.schemas.events import SwitchSet
@@ -28,7 +28,7 @@ CODES = {401: "unauthenticated", 404: "not_found", 405: "method_not_allowed", 42
 
 
 class ReplayAsked(BaseModel):
-    """Put dead letters back: those named, or those selected."""
+    """Put dead letters back: those named, or those selected; all of them only where `everything` says so."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,6 +37,7 @@ class ReplayAsked(BaseModel):
     limit: Annotated[int, Field(ge=1, le=1000)] = 1000
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     actor: Annotated[str, Field(min_length=1, max_length=128)]
+    everything: bool = False
     dry_run: bool = False
     again: bool = False
 
@@ -55,8 +56,15 @@ class SwitchAsked(BaseModel):
 def problem(status: int, detail: str, errors: list[dict[str, str]] | None = None) -> JSONResponse:
     """An RFC 9457 answer."""
     code = CODES.get(status, "invalid_field" if status < 500 else "internal")
-    body = {"type": "about:blank", "title": code.replace("_", " "), "status": status, "detail": detail, "code": code}
-    return JSONResponse({**body, "errors": errors or []}, status_code=status, media_type="application/problem+json")
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": code.replace("_", " "),
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    body |= {"errors": errors or [], "request_id": str(uuid.uuid4())}
+    return JSONResponse(body, status_code=status, media_type="application/problem+json")
 
 
 def application(store: Store, runs: Runs, switches: Switches, *, api_key: str) -> FastAPI:
@@ -89,6 +97,10 @@ def _answer_problems(app: FastAPI) -> None:
         answer = problem(503, "a part that this needs is away; try again shortly")
         answer.headers["Retry-After"] = "2"
         return answer
+
+    @app.exception_handler(Poison)
+    async def impossible(_: Request, error: Poison) -> JSONResponse:
+        return problem(422, "a value cannot be stored or looked for; NUL is not allowed in texts")
 
 
 def _dead_letter_routes(app: FastAPI, store: Store, runs: Runs) -> None:
@@ -128,11 +140,13 @@ def _dead_letter_routes(app: FastAPI, store: Store, runs: Runs) -> None:
 
 async def _chosen(store: Store, asked: ReplayAsked) -> list[Any]:
     if asked.ids:
-        found = [await store.one(dlq_id) for dlq_id in asked.ids]
-        missing = [str(dlq_id) for dlq_id, row in zip(asked.ids, found, strict=True) if row is None]
+        found = await store.some(asked.ids)
+        missing = set(asked.ids) - {row["dlq_id"] for row in found}
         if missing:
-            raise HTTPException(404, f"there is no dead letter {missing[0]}")
-        return [row for row in found if row is not None]
+            raise HTTPException(404, f"there is no dead letter {missing.pop()}")
+        return found
+    if asked.selection.is_everything() and not (asked.everything or asked.dry_run):
+        raise HTTPException(422, "name dead letters, narrow the selection, or say everything: true")
     return await store.page(asked.selection, None, asked.limit)
 
 
@@ -172,7 +186,8 @@ def _payload(row: Any) -> dict[str, Any]:
     decoded = codec.peek(row["value"])
     shown = {"value": decoded} if decoded else {"value_base64": base64.b64encode(raw).decode()}
     key = (row["key"] or b"").decode(errors="replace") if row["key"] is not None else None
-    return {**shown, "size_bytes": len(raw), "key": key, "headers": [[name, text] for name, text in row["headers"]]}
+    headers = [[name, text.decode(errors="replace")] for name, text in record_of(row, row["dlq_topic"]).headers]
+    return {**shown, "size_bytes": len(raw), "key": key, "headers": headers}
 
 
 def _switch_routes(app: FastAPI, switches: Switches) -> None:

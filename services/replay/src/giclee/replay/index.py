@@ -7,11 +7,11 @@ that cannot be indexed must not become a dead letter's dead letter.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from giclee.bus import telemetry
-from giclee.bus.errors import Fenced, Transient
-from giclee.bus.transport import Partition, Transport
+from giclee.bus.errors import Fenced, Poison, Transient
+from giclee.bus.transport import Partition, Record, Transport
 from giclee.replay.store import Store
 from giclee.schemas import topics
 
@@ -29,19 +29,19 @@ class Index:
         wanted = topics.groups(pools)["giclee.replay"]
         self._reader = transport.reader("giclee.replay", wanted)
         self._store = store
-        self.ready = False
+        self._trouble: str | None = "has not joined its group yet"
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
         """Nothing is in flight between polls."""
 
     async def assigned(self, partitions: Collection[Partition]) -> None:
         """Dead letters can be seen from now on."""
-        self.ready = True
+        self._trouble = None
 
     async def check(self) -> None:
-        """Errors: Transient until the group was joined."""
-        if not self.ready:
-            raise Transient("has not joined its group yet")
+        """Errors: Transient that says why new dead letters are not listed."""
+        if self._trouble:
+            raise Transient(self._trouble)
 
     async def run(self) -> None:
         """Poll, store, commit; an outage is waited out."""
@@ -51,19 +51,35 @@ class Index:
                 try:
                     await self._step()
                 except (Transient, Fenced) as error:
-                    log.warning("index waits", error=str(error))
-                    await asyncio.sleep(PAUSE_S)
+                    await self._wait(error)
         finally:
             await self._reader.stop()
 
     async def _step(self) -> None:
         records = await self._reader.poll(POLL_MS, POLL_MAX)
-        while records:
+        self._trouble = None
+        if records:
+            await self._remember(records)
+            await self._reader.commit({record.at: record.offset + 1 for record in records})
+
+    async def _remember(self, records: Sequence[Record]) -> None:
+        """Store them; what cannot be stored is said loudly and left, and does not hide what lies behind it."""
+        while True:
             try:
                 await self._store.index(records)
-                break
+                return
             except Transient as error:
-                log.warning("index waits", error=str(error))
-                await asyncio.sleep(PAUSE_S)
-        if records:
-            await self._reader.commit({record.at: record.offset + 1 for record in records})
+                await self._wait(error)
+            except Poison as error:
+                if len(records) > 1:
+                    for record in records:
+                        await self._remember([record])
+                    return
+                telemetry.count("giclee_records_skipped_total", stage="replay", why="undecodable")
+                log.critical("a record cannot be indexed", origin=records[0].origin(), error=str(error))
+                return
+
+    async def _wait(self, error: Exception) -> None:
+        self._trouble = str(error)
+        log.warning("index waits", error=self._trouble)
+        await asyncio.sleep(PAUSE_S)

@@ -52,5 +52,5 @@ def read_cursor(text: str | None) -> tuple[datetime | None, uuid.UUID | None]:
     try:
         died_at, dlq_id = json.loads(base64.urlsafe_b64decode(text))
         return datetime.fromisoformat(died_at), uuid.UUID(dlq_id)
-    except (binascii.Error, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (binascii.Error, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError("is not a cursor of this list") from error

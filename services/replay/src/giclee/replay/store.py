@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import asyncpg
 
 from giclee.bus import database, dlq
+from giclee.bus.errors import Poison
 from giclee.bus.transport import Record
 from giclee.replay import selection as select
 from giclee.schemas.parts import derived_id, is_uuid
@@ -19,15 +21,24 @@ from giclee.schemas.parts import derived_id, is_uuid
 QUERIES = database.Queries(Path(__file__).with_name("queries.sql"))
 
 
+def _as_text(raw: bytes) -> str:
+    """Bytes as jsonb can keep them: one character each, and U+0100 for the zero byte, which it refuses."""
+    return raw.decode("latin-1").replace("\x00", "\u0100")
+
+
+def _as_bytes(text: str) -> bytes:
+    return text.replace("\u0100", "\x00").encode("latin-1")
+
+
 def headers_as_json(record: Record) -> list[list[str]]:
-    """Headers as jsonb keeps them: names and latin-1 text, which holds any byte."""
-    return [[name, (raw or b"").decode("latin-1")] for name, raw in record.headers]
+    """Headers as jsonb keeps them."""
+    return [[_as_text(name.encode(errors="surrogatepass")), _as_text(raw or b"")] for name, raw in record.headers]
 
 
 def record_of(row: asyncpg.Record, topic: str) -> Record:
     """The record of a row, byte for byte."""
-    headers = tuple((name, text.encode("latin-1")) for name, text in row["headers"])
-    return Record(topic=topic, key=row["key"], value=row["value"], headers=headers)
+    named = ((_as_bytes(name).decode(errors="surrogatepass"), _as_bytes(text)) for name, text in row["headers"])
+    return Record(topic=topic, key=row["key"], value=row["value"], headers=tuple(named))
 
 
 class Store:
@@ -37,17 +48,17 @@ class Store:
         self._pool = pool
 
     async def index(self, records: Sequence[Record]) -> None:
-        """Remember dead letters and held records, all or none."""
+        """Remember dead letters and held records, all or none. Errors: Transient; Poison where one cannot be stored."""
         with database.translated():
             async with self._pool.acquire() as connection, connection.transaction():
                 for record in records:
                     if record.topic.endswith(".held"):
                         await connection.execute(QUERIES.index_held, *_held_row(record))
-                    elif row := _dead_letter_row(record):
-                        await connection.execute(QUERIES.index_dead_letter, *row)
+                    else:
+                        await connection.execute(QUERIES.index_dead_letter, *_dead_letter_row(record))
 
     async def page(self, wanted: select.Selection, cursor: str | None, limit: int) -> list[asyncpg.Record]:
-        """Dead letters, newest first. Errors: ValueError for a bad cursor."""
+        """Dead letters, newest first, without their bytes. Errors: ValueError for a bad cursor."""
         after = select.read_cursor(cursor)
         with database.translated():
             return await self._pool.fetch(QUERIES.select_dead_letters, *wanted.filters(), *after, limit)
@@ -68,30 +79,47 @@ class Store:
         with database.translated():
             return await self._pool.fetch(QUERIES.claim_for_replay, ids, run_id, again)
 
-    async def replayed(self, ids: Sequence[uuid.UUID]) -> None:
-        """The broker has them."""
+    async def some(self, ids: Sequence[uuid.UUID]) -> list[asyncpg.Record]:
+        """Dead letters by id, without their bytes."""
         with database.translated():
-            await self._pool.execute(QUERIES.mark_replayed, ids)
+            return await self._pool.fetch(QUERIES.some_dead_letters, ids)
 
-    async def unfinished(self) -> list[asyncpg.Record]:
-        """Replays whose process died between claiming and marking."""
+    async def replayed(self, ids: Sequence[uuid.UUID], run_id: uuid.UUID) -> None:
+        """The broker has what this run claimed."""
         with database.translated():
-            return await self._pool.fetch(QUERIES.unfinished_replays)
+            await self._pool.execute(QUERIES.end_replay, ids, run_id, "replayed")
+
+    async def parked(self, dlq_id: uuid.UUID, run_id: uuid.UUID) -> None:
+        """Set aside for a person what this run claimed and cannot send."""
+        with database.translated():
+            await self._pool.execute(QUERIES.end_replay, [dlq_id], run_id, "parked")
+
+    async def unfinished(self, limit: int) -> list[asyncpg.Record]:
+        """Replays whose process died between claiming and marking; the caller's for the next 30 s."""
+        with database.translated():
+            return await self._pool.fetch(QUERIES.claim_unfinished, limit)
 
     async def waiting(self) -> dict[str, int]:
         """Held records per switch scope."""
         with database.translated():
             return {row["scope"]: row["count"] for row in await self._pool.fetch(QUERIES.waiting_scopes)}
 
-    async def held(self, scopes: Sequence[str]) -> list[asyncpg.Record]:
-        """Held records of `scopes`, at most 500, oldest first."""
+    async def now(self) -> datetime:
+        """The database's clock."""
         with database.translated():
-            return await self._pool.fetch(QUERIES.waiting_held, scopes)
+            moment: datetime = await self._pool.fetchval(QUERIES.now)
+            return moment
 
-    async def released(self, ids: Sequence[uuid.UUID]) -> None:
-        """They flow again."""
+    @asynccontextmanager
+    async def letting_go(
+        self, scopes: Sequence[str], before: datetime, limit: int
+    ) -> AsyncIterator[list[asyncpg.Record]]:
+        """Records held until `before`, oldest first; gone when the block ends well, and nobody else's meanwhile."""
         with database.translated():
-            await self._pool.execute(QUERIES.release_held, ids)
+            async with self._pool.acquire() as connection, connection.transaction():
+                rows = await connection.fetch(QUERIES.waiting_held, scopes, before, limit)
+                yield rows
+                await connection.execute(QUERIES.release_held, [row["held_id"] for row in rows])
 
     async def note(
         self, actor: str, action: str, reason: str, run_id: uuid.UUID | None, details: dict[str, Any]
@@ -116,15 +144,20 @@ def _held_row(record: Record) -> tuple[Any, ...]:
     return held_id, stage, scope, topic, record.key, record.value, headers_as_json(record)
 
 
-def _dead_letter_row(record: Record) -> tuple[Any, ...] | None:
-    """The row of a dead letter; None for a record that carries no dead letter's headers."""
-    named = dlq.read_headers(record.headers)
-    if not is_uuid(named.get("dlq-id", "")):
-        return None
+def _dead_letter_row(record: Record) -> tuple[Any, ...]:
+    """The row of a dead letter. Errors: Poison for a record that does not carry a dead letter's headers."""
+    named = {name: text.replace("\x00", "\ufffd") for name, text in dlq.read_headers(record.headers).items()}
+    try:
+        return _row_from(named, record)
+    except (KeyError, ValueError, ArithmeticError) as error:
+        raise Poison(f"not a dead letter's headers: {type(error).__name__} {error}") from error
+
+
+def _row_from(named: dict[str, str], record: Record) -> tuple[Any, ...]:
     paid = named.get("dlq-paid-usd")
     return (
         uuid.UUID(named["dlq-id"]),
-        named.get("dlq-stage", "unknown"),
+        named["dlq-stage"],
         named.get("dlq-class", "other"),
         named.get("dlq-error-type", ""),
         named.get("dlq-error-message", ""),
@@ -158,6 +191,7 @@ def _uuid(text: str | None) -> uuid.UUID | None:
 def _moment(text: str | None, timestamp_ms: int) -> datetime:
     """When it died, as its header says; the record's own time where the header does not."""
     try:
-        return datetime.fromisoformat(text or "")
+        moment = datetime.fromisoformat(text or "")
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     except ValueError:
         return datetime.fromtimestamp(max(timestamp_ms, 0) / 1000, UTC)

@@ -7,7 +7,7 @@ switches again, so a record that another switch stops is simply held once more.
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
 from giclee.bus import dlq, telemetry
 from giclee.bus.errors import Transient
@@ -19,6 +19,9 @@ from giclee.schemas import envelope as wire
 from giclee.schemas.events import SwitchSet
 
 LOOK_EVERY_S = 0.5
+EXPIRED_EVERY_S = 30.0
+"""How often what an expired switch holds is let go: a stage whose clock is behind holds it again."""
+AT_ONCE = 100
 
 log = telemetry.logger(__name__)
 
@@ -39,6 +42,7 @@ class Switches:
         self._table = table
         self._store = store
         self._send = send
+        self._let_go_at: dict[str, datetime] = {}
 
     async def set(self, switch: SwitchSet) -> None:
         """Publish a switch; every stage follows the topic. Written to the audit first."""
@@ -48,7 +52,7 @@ class Switches:
 
     async def listed(self) -> list[dict[str, object]]:
         """Every switch that is set, with how many records wait under it."""
-        now, waiting = datetime.now(UTC), await self._store.waiting()
+        now, waiting = await self._store.now(), await self._store.waiting()
         rows = [row for _, row in sorted(self._table.rows.items()) if row.mode != "clear"]
         return [
             {
@@ -60,23 +64,36 @@ class Switches:
         ]
 
     async def release(self) -> None:
-        """Until cancelled: send back what no switch in force keeps waiting."""
+        """Until cancelled: send back what no hold in force keeps waiting."""
         await self._table.caught_up.wait()
         while True:
             try:
-                now = datetime.now(UTC)
-                over = [scope for scope in await self._store.waiting() if not stops(self._table.rows.get(scope), now)]
+                now = await self._store.now()
+                over = [scope for scope in await self._store.waiting() if self._is_over(scope, now)]
                 if over:
-                    await self._let_go(over)
+                    await self._let_go(over, now)
             except Transient as error:
                 log.warning("release waits", error=str(error))
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _let_go(self, scopes: list[str]) -> None:
-        rows = await self._store.held(scopes)
-        await self._send([_back(record_of(row, row["topic"]), row["stage"]) for row in rows])
-        await self._store.released([row["held_id"] for row in rows])
-        log.info("held records flow on", scopes=scopes, count=len(rows))
+    def _is_over(self, scope: str, now: datetime) -> bool:
+        """Whether what waits under a scope may go: its switch was cleared, refuses from now on, or has expired."""
+        switch = self._table.rows.get(scope)
+        if switch is None or switch.mode != "hold":
+            return True
+        if stops(switch, now):
+            return False
+        before = self._let_go_at.get(scope)
+        return before is None or now - before > timedelta(seconds=EXPIRED_EVERY_S)
+
+    async def _let_go(self, scopes: list[str], now: datetime) -> None:
+        self._let_go_at |= dict.fromkeys(scopes, now)
+        count = AT_ONCE
+        while count == AT_ONCE:
+            async with self._store.letting_go(scopes, now, AT_ONCE) as rows:
+                await self._send([_back(record_of(row, row["topic"]), row["stage"]) for row in rows])
+            count = len(rows)
+            log.info("held records flow on", scopes=scopes, count=count)
 
 
 def _back(record: Record, stage: str) -> Record:
