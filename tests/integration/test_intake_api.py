@@ -63,9 +63,13 @@ async def test_an_accepted_request_is_answered_stored_and_sent(desk: Desk) -> No
     assert (shown["state"], shown["progress"]["wanted"], shown["cost_usd"]) == ("pending", 1, "0")
 
 
-async def test_numbers_beyond_64_bits_survive_in_extensions(desk: Desk) -> None:
-    """`extensions` is carried and never read, whatever JSON is in it."""
-    body = GOOD | {"request_id": str(uuid.uuid4()), "extensions": {"n": 10**30, "x": 1.5, "deep": {"a": [None]}}}
+async def test_extensions_come_back_as_they_were_sent(desk: Desk) -> None:
+    """`extensions` is carried and never read; an integer beyond 64 bits, which not every reader can hold, is refused."""
+    wide = await desk.post(GOOD | {"extensions": {"n": 2**63}})
+    assert (wide.status_code, wide.json()["errors"][0]["pointer"]) == (422, "/extensions/n")
+
+    extensions = {"n": 2**63 - 1, "x": 1.5, "deep": {"a": [None]}}
+    body = GOOD | {"request_id": str(uuid.uuid4()), "extensions": extensions}
     first, again = await desk.post(body), await desk.post(body)
 
     assert (first.status_code, again.status_code, again.headers["idempotent-replayed"]) == (202, 202, "true")
