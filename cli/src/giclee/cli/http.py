@@ -14,11 +14,19 @@ from giclee.infra.trouble import Trouble
 
 INTAKE, ASSETS, OPERATIONS = "GICLEE_API_URL", "GICLEE_ASSETS_URL", "GICLEE_OPS_URL"
 TIMEOUT_S = 30.0
+COMES_BACK = (429, 502, 503, 504)
+
+
+class Away(Trouble):
+    """The service does not answer now; a little later it may."""
 
 
 def actor() -> str:
     """Who acts, for the audit: GICLEE_ACTOR, else the user of the operating system."""
-    return os.environ.get("GICLEE_ACTOR") or getpass.getuser()
+    try:
+        return os.environ.get("GICLEE_ACTOR") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}"
 
 
 def _url_of(service: str) -> str:
@@ -30,7 +38,10 @@ def _url_of(service: str) -> str:
 
 def _key() -> str:
     file = os.environ.get("GICLEE_API_KEY_FILE")
-    key = Path(file).read_text().strip() if file else os.environ.get("GICLEE_API_KEY")
+    try:
+        key = Path(file).read_text().strip() if file else os.environ.get("GICLEE_API_KEY")
+    except OSError as error:
+        raise Trouble(f"GICLEE_API_KEY_FILE cannot be read: {error}.") from error
     if not key:
         raise Trouble("GICLEE_API_KEY is not set.")
     return key
@@ -43,20 +54,23 @@ def client(service: str) -> httpx2.Client:
 
 
 def call(service: str, method: str, path: str, **options: Any) -> Any:
-    """The JSON answer of one call. Errors: Trouble with the service's own words for what is wrong."""
+    """The JSON answer of one call. Errors: Trouble with the service's own words for what is wrong; Away."""
     with client(service) as connection:
         try:
             answer = connection.request(method, path, **options)
         except httpx2.HTTPError as error:
-            raise Trouble(f"{connection.base_url} does not answer ({error}); `giclee dev status` says why.") from error
+            raise Away(f"{connection.base_url} does not answer ({error}); `giclee dev status` says why.") from error
     return read(answer)
 
 
 def read(answer: httpx2.Response) -> Any:
-    """The body of an answer. Errors: Trouble for every status of 400 and above."""
+    """The body of an answer. Errors: Trouble for every status of 400 and above; Away where it may come back."""
     if answer.status_code >= 400:
-        raise Trouble(_sentence(answer))
-    return answer.json()
+        raise (Away if answer.status_code in COMES_BACK else Trouble)(_sentence(answer))
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise Trouble(f"{answer.url} answered no JSON; is that our service?") from error
 
 
 def _sentence(answer: httpx2.Response) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from giclee.cli import assets
-from giclee.cli.http import INTAKE, TIMEOUT_S, call, client, pages
+from giclee.cli.http import INTAKE, TIMEOUT_S, Away, call, client, pages, read
 from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
 from giclee.infra.trouble import Trouble
 
@@ -200,39 +200,41 @@ def _candidate(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def events(request_id: str) -> Iterator[dict[str, Any]]:
-    """The request after each of its events, until it has ended; a lost connection is taken up again.
+    """The request now and after each of its events, until it has ended; a lost connection is taken up again.
 
     Errors: Trouble when it does not end within an hour.
     """
     last, deadline = "", time.monotonic() + WAIT_MAX_S
     while time.monotonic() < deadline:
-        headers = {"Last-Event-ID": last} if last else {}
         try:
-            with (
-                client(INTAKE) as connection,
-                connection.stream(
-                    "GET",
-                    f"/v1/requests/{request_id}/events",
-                    headers=headers,
-                    timeout=httpx2.Timeout(TIMEOUT_S, read=60),
-                ) as stream,
-            ):
-                if stream.status_code >= 400:
-                    stream.read()
-                    call(INTAKE, "GET", f"/v1/requests/{request_id}")
-                for line in stream.iter_lines():
-                    if line.startswith("id:"):
-                        last = line[3:].strip()
-                    elif line.startswith("data:"):
-                        found = call(INTAKE, "GET", f"/v1/requests/{request_id}")
-                        yield found
-                        if found["state"] in ENDED:
-                            return
-        except httpx2.HTTPError:
-            time.sleep(RECONNECT_S)
+            for heard in _heard(request_id, last):
+                last = heard
+                found = call(INTAKE, "GET", f"/v1/requests/{request_id}")
+                yield found
+                if found["state"] in ENDED:
+                    return
+        except (httpx2.HTTPError, Away):
+            pass
+        time.sleep(RECONNECT_S)
     raise Trouble(
         f"{request_id} did not end within {WAIT_MAX_S:.0f} s; `giclee requests show {request_id}` says where it is."
     )
+
+
+def _heard(request_id: str, last: str) -> Iterator[str]:
+    """`last`, then the id of each event behind it, until the connection ends."""
+    yield last
+    path, headers = f"/v1/requests/{request_id}/events", {"Last-Event-ID": last} if last else {}
+    patience = httpx2.Timeout(TIMEOUT_S, read=60)
+    with client(INTAKE) as connection, connection.stream("GET", path, headers=headers, timeout=patience) as stream:
+        if stream.status_code >= 400:
+            stream.read()
+            read(stream)
+        for line in stream.iter_lines():
+            if line.startswith("id:"):
+                last = line[3:].strip()
+            elif line.startswith("data:"):
+                yield last
 
 
 def wait(request_id: str) -> dict[str, Any]:
