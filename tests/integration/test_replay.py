@@ -113,7 +113,7 @@ def held(scope: str, *, stage: str = "policy", offset: int = 0) -> Record:
 
 
 def switch(scope: str, mode: str = "hold", **fields: Any) -> SwitchSet:
-    return SwitchSet(scope=scope, mode=mode, reason="because", actor="ada", set_at=datetime.now(UTC), **fields)  # type: ignore[arg-type]
+    return SwitchSet(scope=scope, mode=mode, reason="because", actor="ada", set_at=datetime.now(UTC), **fields)
 
 
 @asynccontextmanager
@@ -326,7 +326,8 @@ async def test_problems_say_what_is_wrong(ops: Ops, http: httpx2.AsyncClient) ->
     is_problem(await http.get(f"/v1/dead-letters/{unknown}"), 404)
     is_problem(await http.get("/v1/dead-letters/x"), 422)
     is_problem(await http.get("/v1/nothing"), 404)
-    for body in ({}, {**WHO, "reason": ""}, {**WHO, "ids": ["x"]}, {**WHO, "selection": {"staeg": 1}}, []):
+    bodies: list[Any] = [{}, {**WHO, "reason": ""}, {**WHO, "ids": ["x"]}, {**WHO, "selection": {"staeg": 1}}, []]
+    for body in bodies:
         is_problem(await http.post("/v1/dead-letters/replay", json=body), 422)
     is_problem(await http.post("/v1/dead-letters/replay", json={**WHO, "ids": [unknown]}), 404)
     is_problem(await http.put("/v1/switches/nonsense", json={**WHO, "mode": "hold"}), 422)

@@ -90,7 +90,7 @@ async def test_a_dead_letter_that_waits_for_the_broker_is_one_death(transport: M
 
     door.shut.add(f"{REQUESTED}.dlq")
     async with running(transport, stage(once), door) as loop:
-        loop._pause_for = lambda seconds: asyncio.sleep(0)  # type: ignore[method-assign, assignment]
+        loop._pause_for = lambda seconds: asyncio.sleep(0)  # type: ignore[method-assign]
         await door.send([request_record()])
         await until(lambda: door.knocks > 30)
         with pytest.raises(Transient, match="no leader"):
@@ -307,7 +307,7 @@ async def test_a_drain_that_was_cut_short_forgets_its_partitions(transport: Memo
 
     one = stage(slow)
     reader = Hasty(transport.reader(one.group, one.topics()))
-    loop = Loop(Context(stage=one, send=door.send, cluster_id="test"), reader)  # type: ignore[arg-type]
+    loop = Loop(Context(stage=one, send=door.send, cluster_id="test"), reader)
     task = asyncio.create_task(loop.run())
     await door.send([request_record()])
     await until(lambda: loop.progress.pending)
@@ -398,10 +398,9 @@ async def test_only_the_finished_prefix_is_committed(transport: MemoryTransport,
             await gate.wait()
         return [refusal(event)]
 
-    place = {"partition": 0}
     async with running(transport, stage(first_waits), door) as loop:
-        await door.send([replace(request_record(client_ref="slow"), **place)])
-        await door.send([replace(request_record(), **place) for _ in range(5)])
+        await door.send([replace(request_record(client_ref="slow"), partition=0)])
+        await door.send([replace(request_record(), partition=0) for _ in range(5)])
         await until(lambda: len(transport.records(REFUSED)) == 5)
         before = transport.committed("giclee.policy").get(Partition(REQUESTED, 0), 0)
         gate.set()

@@ -105,7 +105,7 @@ def test_a_stream_that_ends_early_is_not_asked_without_a_pause(intake: Intake, m
     pauses: list[float] = []
     intake.states = [*[state("pending")] * 5, state("approved")]
     intake.streams = [stream()]
-    monkeypatch.setattr(requests.time, "sleep", pauses.append)
+    monkeypatch.setattr("giclee.cli.requests.time.sleep", pauses.append)
 
     assert states()[-1] == "approved"
     assert len(pauses) >= len(intake.heard) - 1 > 0
