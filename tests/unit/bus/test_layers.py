@@ -21,6 +21,7 @@ from giclee.bus.layers.dead_letter import StageStopped
 from giclee.bus.stage import Burial, Context, Delivery, Stage
 from giclee.bus.transport import Record
 from giclee.schemas import envelope as wire
+from giclee.schemas import topics
 from giclee.schemas.events import (
     CancelRequested,
     Event,
@@ -489,6 +490,20 @@ async def test_a_replay_is_for_one_stage() -> None:
 
     assert handler.seen == []
     assert world.sent == []
+
+
+async def test_a_replay_for_nobody_is_said_by_the_owner() -> None:
+    """Anyone may write headers: a stage that does not exist must not make every reader skip the record."""
+    record = with_headers(request_record(), **{wire.REPLAY_FOR: "polcy"})
+
+    assert stalled(await World(Handler()).give(record)).dead_class == "invalid"
+    assert await World(Handler(), name="intake.status", projection=True).give(record) == []
+
+
+@pytest.mark.parametrize("topic", [row.name for row in topics.all_topics() if row.readers and "dlq" not in row.name])
+def test_what_cannot_be_decoded_always_has_an_owner(topic: str) -> None:
+    """Closings too, whose other readers are one per pool."""
+    assert topic.endswith(".held") or "<" not in (topics.owner_of(topic) or "<")
 
 
 async def test_only_the_first_reader_owns_what_cannot_be_decoded() -> None:

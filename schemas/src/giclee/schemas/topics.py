@@ -171,12 +171,26 @@ def events_on(topic: str) -> tuple[type[events.Event], ...]:
 
 
 @cache
-def owner_of(topic: str) -> str | None:
-    """The stage that owns records of `topic` that nobody can decode: the first reader in the table."""
+def readers_of(topic: str) -> tuple[str, ...]:
+    """The stages that read a topic; a reader of every pool stays `gpu-worker.<pool>` on a topic without a pool."""
     for row in TABLE:
         head, found, tail = row.name.partition(POOL)
         if row.name == topic:
-            return row.readers[0] if row.readers else None
+            return row.readers
         if found and topic.startswith(head) and topic.endswith(tail):
-            return row.for_pool(topic[len(head) : len(topic) - len(tail)]).readers[0]
-    return None
+            return row.for_pool(topic[len(head) : len(topic) - len(tail)]).readers
+    return ()
+
+
+@cache
+def owner_of(topic: str) -> str | None:
+    """The stage that owns records of `topic` that nobody can decode: the first reader that is one stage."""
+    return next((reader for reader in readers_of(topic) if POOL not in reader), None)
+
+
+def is_read_by(topic: str, stage: str) -> bool:
+    """Whether a stage of that name reads `topic`, whatever its pool."""
+    return any(
+        stage == reader or (POOL in reader and stage.startswith(reader.partition(POOL)[0]))
+        for reader in readers_of(topic)
+    )

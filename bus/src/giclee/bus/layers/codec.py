@@ -178,6 +178,9 @@ def layer(context: Context, inner: Next) -> Next:
     async def coded(delivery: Delivery) -> Emits:
         envelope, record = delivery.envelope, delivery.record
         if envelope.replay_for is not None and envelope.replay_for != stage.name:
+            if owns(record.topic) and not topics.is_read_by(record.topic, envelope.replay_for):
+                nobody = f"{wire.REPLAY_FOR}: no stage {envelope.replay_for[:64]} reads {record.topic}"
+                raise _undecodable([strict.FieldError("", nobody)], stage.name)
             return ()
         try:
             if avro is not None and avro.framed(record):

@@ -98,7 +98,7 @@ def stop(folder: Folder) -> bool:
     if was_running and record is not None:
         _signal(record, signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        while folder.is_locked() and time.monotonic() < deadline:
+        while (folder.is_locked() or is_running(record.pid, record.ticks)) and time.monotonic() < deadline:
             time.sleep(0.05)
         if folder.is_locked():
             _signal(record, signal.SIGKILL)  # the kernel then ends its children
