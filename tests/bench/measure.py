@@ -119,4 +119,5 @@ def spread(values: Sequence[float]) -> str:
 
 def shown(value: float) -> str:
     """Three significant digits or so."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 3
+    return f"{value:.{digits}f}"

@@ -64,7 +64,7 @@ async def test_an_accepted_request_is_answered_stored_and_sent(desk: Desk) -> No
 
 
 async def test_extensions_come_back_as_they_were_sent(desk: Desk) -> None:
-    """`extensions` is carried and never read; an integer beyond 64 bits, which not every reader can hold, is refused."""
+    """`extensions` is carried and never read; an integer that not every reader can hold is refused."""
     wide = await desk.post(GOOD | {"extensions": {"n": 2**63}})
     assert (wide.status_code, wide.json()["errors"][0]["pointer"]) == (422, "/extensions/n")
 

@@ -4,8 +4,8 @@ Reads attempts (provider.outcome.v1) and judged images (image.scored.v1), keeps 
 two tables, and publishes what they add up to on provider.health.v1. At least once and no more: after a crash an
 attempt may count twice or not at all, so nothing that matters may be summed here. Everybody must work without it.
 
-Faust lays down how it wants to be run (measured: at least once, memory tables, short windows): one stream per agent, small buffers, commits
-every second, tables in memory with a changelog topic of as many partitions as their source, all topics made beforehand.
+How Faust wants to be run was measured: one stream per agent, small buffers, commits every second, tables in
+memory with a changelog topic of as many partitions as their source, all topics made beforehand.
 """
 
 from __future__ import annotations
