@@ -24,7 +24,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
 from giclee.bus import kafka as bus_kafka
-from giclee.bus import telemetry
+from giclee.bus import run, telemetry
 from giclee.bus.loop import Loop
 from giclee.bus.settings import KafkaSettings
 from giclee.bus.stage import Context, Stage
@@ -172,6 +172,7 @@ async def ours(brokers: str, prefix: str, meter: Meter) -> None:
     """The same through the loop with every layer, 1 % of the records traced."""
     os.environ |= {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.01"}
     telemetry.start("bench", log_level="warning")
+    run.collect_seldom()
     transport = bus_kafka.KafkaTransport(KafkaSettings(bootstrap_servers=brokers, topic_prefix=prefix))
     writer = transport.writer("bench")
     await writer.start()

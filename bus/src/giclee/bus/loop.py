@@ -249,6 +249,7 @@ class Loop:
         for job, _ in current:
             self.progress.settle(job)
         self._unsettled -= len(finished)
+        self._regulate()  # nobody else looks before the poll has slept to its end
         self._changed.set()
         self._count(current)
 

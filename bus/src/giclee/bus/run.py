@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -61,10 +62,19 @@ class Service:
     submit: dict[str, Callable[[Record], Coroutine[Any, Any, None]]] = field(default_factory=dict)
 
 
+def collect_seldom() -> None:
+    """Let the garbage collector look every 50,000 objects instead of every 700, and not at what is there already:
+    it would walk records in flight again and again, and next to nothing of them is in cycles. 15 us a record."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
 async def serve(service: Service, transport: Transport | None = None) -> None:
     """Run `service` until SIGTERM or SIGINT. Errors: SystemExit(1) when a part of it ended by itself."""
     settings = service.settings
     telemetry.start(service.name, log_level=settings.process.log_level)
+    collect_seldom()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

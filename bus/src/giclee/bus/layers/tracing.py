@@ -22,10 +22,11 @@ _PASSED_ON: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 
 def traceparent() -> str | None:
-    """The current span as a W3C header, else the sender's; None where there is neither."""
-    span = trace.get_current_span()
-    if not span.is_recording():
-        return _PASSED_ON.get()
+    """The handler's span as a W3C header, else the sender's; None where there is neither."""
+    return _PASSED_ON.get()
+
+
+def _of_this_span() -> str | None:
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier)
     return carrier.get("traceparent")
@@ -55,6 +56,7 @@ def layer(context: Context, inner: Next) -> Next:
         place = {"giclee.stage": stage, "messaging.destination.name": delivery.record.topic}
         links = _links(delivery)
         with tracer.start_as_current_span(name, links=links, attributes=place, kind=trace.SpanKind.CONSUMER):
+            _PASSED_ON.set(_of_this_span())
             emits: Emits = await inner(delivery)
             return emits
 
