@@ -72,6 +72,8 @@ class Bench:
             stderr=subprocess.PIPE,
             text=True,
             process_group=0,
+            # whoever runs the tests in the background ignores Ctrl-C for all of them
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

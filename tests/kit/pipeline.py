@@ -199,7 +199,7 @@ class Line:
     def of(self, kind: type[Event], rid: uuid.UUID) -> list[Any]:
         return [event for event in self.events(kind) if event.request_id == rid]
 
-    async def closed(self, rid: uuid.UUID, within_s: float = 20.0) -> RequestClosed:
+    async def closed(self, rid: uuid.UUID, within_s: float = 60.0) -> RequestClosed:
         """The closing of a request; fails when there is none in time, or more than one."""
         await until(lambda: self.of(RequestClosed, rid), within_s)
         await self.quiet()
@@ -208,7 +208,7 @@ class Line:
         found: RequestClosed = closings[0]
         return found
 
-    async def quiet(self, within_s: float = 20.0) -> None:
+    async def quiet(self, within_s: float = 60.0) -> None:
         """Wait until nobody has anything left to do: no lag, no outbox rows, nothing in flight."""
         await until(self._is_quiet, within_s)
 
