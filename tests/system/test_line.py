@@ -127,14 +127,18 @@ async def test_a_poison_record_is_shown_mended_and_put_back(system: System) -> N
     body = {"request_id": rid, "prompt": prompt(3), "asset_type": "landing-visual", "quality": "draft"}
     async with Follower(system, "image.stalled.v1", "image.closed.v1") as follower:
         await publish(system, [json.dumps(body).encode()])
-        await follower.until(lambda: [one for one in follower.seen["image.stalled.v1"] if one["request_id"] == rid], 60)
+        await follower.until(
+            lambda: [one for one in follower.seen["image.stalled.v1"] if one.get("request_id") == rid], 60
+        )
         letters = await asyncio.to_thread(_listed, system, rid)
         assert len(letters) == 1
         dry = system.json("dlq", "replay", letters[0]["dlq_id"], "--dry-run")
         assert dry["items"][0]["verdict"] == "go"
         system.giclee("switch", "clear", "asset-type:landing-visual", "--reason", "reviewed")
         system.giclee("dlq", "replay", letters[0]["dlq_id"], "--reason", "the switch is cleared")
-        await follower.until(lambda: [one for one in follower.seen["image.closed.v1"] if one["request_id"] == rid], 120)
+        await follower.until(
+            lambda: [one for one in follower.seen["image.closed.v1"] if one.get("request_id") == rid], 120
+        )
 
     assert system.json("dlq", "show", letters[0]["dlq_id"])["state"] == "replayed"
 
