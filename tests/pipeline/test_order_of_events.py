@@ -255,7 +255,7 @@ async def test_selection_first_approves_as_they_pass(database: str) -> None:
 
 async def test_many_requests_at_once_all_end(database: str) -> None:
     """Forty requests through two publishers: forty closings, every approval's blob is there with its hash."""
-    async with running(database, judged=lambda event: event.seed % 3 > 0) as line:
+    async with running(database, judged=lambda event: event.index % 3 > 0) as line:
         ids = [await line.ask(wanted=2) for _ in range(40)]
         closings = await asyncio.gather(*(line.closed(rid, 60) for rid in ids))
 
