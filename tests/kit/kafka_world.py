@@ -121,7 +121,9 @@ class KafkaWorld:
             consumer.close()
 
     def _foreign(self, topic: str, keys: Sequence[bytes]) -> list[int]:
-        producer = Producer({"bootstrap.servers": self.settings.bootstrap_servers, "partitioner": "murmur2_random"})
+        producer = Producer(
+            {"bootstrap.servers": self.settings.bootstrap_servers, "partitioner": "murmur2_random", "log_level": 2}
+        )
         found: dict[int, int] = {}
 
         def delivered(number: int) -> Any:
