@@ -71,6 +71,8 @@ def start(folder: Folder, arguments: list[str], tell: Tell) -> bool:
             _end_daemon(folder, supervisor)
         raise
     if record.phase == "failed":
+        if supervisor is not None:  # it has said why, and may still be on its way out
+            supervisor.wait(timeout=STOP_TIMEOUT_S)
         raise Trouble(record.trouble or f"The stack did not start; see {log}.")
     return supervisor is not None and supervisor.poll() is None
 
