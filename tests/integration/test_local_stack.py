@@ -102,13 +102,6 @@ class Bench:
         assert row is not None and row.pid is not None, f"{name} does not run"
         return row.pid
 
-    def assert_nothing_left(self) -> None:
-        """Nothing runs for this stack; what was told to exit gets a moment to be gone."""
-        deadline = time.monotonic() + 3
-        while (left := self.left()) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert left == []
-
     def left(self) -> list[str]:
         """Command lines of everything that runs for this stack, the supervisor included."""
         words = (str(self.folder.root), str(postgres_of(self.folder, self.ports).data()))
@@ -228,7 +221,7 @@ def test_down_ends_services_before_parts_and_leaves_nothing(bench: Bench) -> Non
     """`down` lets services stop while the parts still serve, then nothing of the stack runs, grandchildren included."""
     bench.up("--only=postgres,policy,replay")
     assert bench.run("dev", "down").returncode == 0
-    bench.assert_nothing_left()
+    assert bench.left() == []
     notes = [path.read_text() for path in bench.stubs.glob("stopped-*")]
     assert notes == ["True", "True"]
     assert all(bench.ports.is_free(bench.ports.base + offset) for offset in OFFSETS.values())
@@ -260,7 +253,7 @@ def test_interrupting_up_leaves_nothing(bench: Bench, moment: str) -> None:
     assert up.returncode != 0 or moment == "running"  # it may have been done before the signal came
     if up.returncode == 0:
         bench.run("dev", "down")
-    bench.assert_nothing_left()
+    assert bench.left() == []
 
 
 @pytest.mark.parametrize("moment", ["starting waiting for kafka", "starting giclee topics apply", "running"])
@@ -284,7 +277,7 @@ def test_what_left_its_group_is_ended_by_the_next_command(bench: Bench) -> None:
     assert record is not None
     os.kill(record.pid, signal.SIGKILL)
     bench.run("dev", "down")
-    bench.assert_nothing_left()
+    assert bench.left() == []
 
 
 def test_two_ups_at_once_make_one_stack(bench: Bench) -> None:
@@ -306,7 +299,7 @@ def test_everything_missing_is_said_at_once(bench: Bench, tmp_path: Path) -> Non
     assert done.returncode == 1
     assert f"{port} (postgres)" in done.stderr and "GICLEE_PORT_BASE" in done.stderr and "Java 17" in done.stderr
     assert "Traceback" not in done.stderr
-    bench.assert_nothing_left()
+    assert bench.left() == []
 
 
 def test_a_port_held_by_a_client_is_waited_for(bench: Bench) -> None:
