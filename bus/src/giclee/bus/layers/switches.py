@@ -43,11 +43,20 @@ def scopes(event: Event, stage: str) -> Iterator[str]:
     yield from (f"{kind}:{name}" for kind, name in named.items() if name)
 
 
+def stops(switch: SwitchSet | None, now: datetime) -> bool:
+    """Whether a switch is in force at `now`; stages and the replay service ask the same."""
+    return (
+        switch is not None
+        and switch.mode in ("hold", "refuse")
+        and not (switch.expires_at and switch.expires_at <= now)
+    )
+
+
 def in_force(rows: dict[str, SwitchSet], event: Event, stage: str, now: datetime) -> SwitchSet | None:
     """The first switch that stops this event at this stage; an expired one stops nothing."""
     for scope in scopes(event, stage):
         switch = rows.get(scope)
-        if switch and switch.mode in ("hold", "refuse") and not (switch.expires_at and switch.expires_at <= now):
+        if stops(switch, now):
             return switch
     return None
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from giclee.bus import dlq, telemetry
 from giclee.bus.errors import Transient
 from giclee.bus.layers import codec
+from giclee.bus.layers.switches import stops
 from giclee.bus.table import Table
 from giclee.bus.transport import Record, Send
 from giclee.replay.store import Store, record_of
@@ -24,15 +25,6 @@ EXPIRED_EVERY_S = 30.0
 AT_ONCE = 100
 
 log = telemetry.logger(__name__)
-
-
-def stops(switch: SwitchSet | None, now: datetime) -> bool:
-    """Whether a switch is in force at `now`."""
-    return (
-        switch is not None
-        and switch.mode in ("hold", "refuse")
-        and not (switch.expires_at and switch.expires_at <= now)
-    )
 
 
 class Switches:
