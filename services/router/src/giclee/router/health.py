@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -129,6 +131,8 @@ def _application(own: RouterHealthSettings) -> Any:
         own.kafka.topic_prefix + GROUP,
         broker=[f"kafka://{server.strip()}" for server in own.kafka.bootstrap_servers.split(",")],
         store="memory://",
+        # tables live in memory, yet folders are made for them: not where the process happens to be started
+        datadir=f"{tempfile.gettempdir()}/giclee-{os.getuid()}.router.health",
         processing_guarantee="at_least_once",
         broker_session_timeout=30,
         broker_rebalance_timeout=60,
