@@ -33,6 +33,10 @@ class Kafka:
     log: Path
     ports: Ports
     name: str = "kafka"
+    cluster: str | None = None
+    """Kafka's id of a cluster that has other brokers; absent, the broker is alone and makes one up."""
+    properties: str | None = None
+    """The text of server.properties where the one beside this file does not do; its data must lie in `data()`."""
 
     @property
     def bootstrap_servers(self) -> str:
@@ -44,12 +48,11 @@ class Kafka:
             goal = ("-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory={out}")
             fetched(jars(), goal, log=self.log, what="Kafka", keep_on=keep_on)
         self._write_properties()
-        if (self._data() / "meta.properties").exists():
+        if (self.data() / "meta.properties").exists():
             return
-        shutil.rmtree(self._data(), ignore_errors=True)  # a format that was broken off
-        # a Kafka UUID is base64; one that starts with a dash would read as an option
-        cluster = base64.urlsafe_b64encode(b"\x40" + secrets.token_bytes(15)).rstrip(b"=").decode()
-        argv = (*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", self._properties())
+        shutil.rmtree(self.data(), ignore_errors=True)  # a format that was broken off
+        argv = (*self._java(), "kafka.tools.StorageTool", "format", "-t", self.cluster or new_cluster())
+        argv += ("-c", self._properties())
         finish(Launch(argv=argv, log=self.log), what="Formatting Kafka's storage", timeout_s=60, keep_on=keep_on)
 
     def launch(self) -> Launch:
@@ -74,10 +77,10 @@ class Kafka:
             client_host=ports.client_host,
             port=ports.of("kafka"),
             controller_port=ports.of("kafka.controller"),
-            data=self._data(),
+            data=self.data(),
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        Path(self._properties()).write_text(text)
+        Path(self._properties()).write_text(self.properties or text)
 
     def _java(self, *options: str) -> tuple[str, ...]:
         class_path = ":".join(str(jar) for jar in sorted(jars().glob("*.jar")))
@@ -99,11 +102,17 @@ class Kafka:
         stack = hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]
         return self._archive().with_suffix(f".{stack}.part")
 
-    def _data(self) -> Path:
+    def data(self) -> Path:
+        """Where the log lies."""
         return self.folder / "data"
 
     def _properties(self) -> str:
         return str(self.folder / "server.properties")
+
+
+def new_cluster() -> str:
+    """A Kafka UUID: base64; one that starts with a dash would read as an option."""
+    return base64.urlsafe_b64encode(b"\x40" + secrets.token_bytes(15)).rstrip(b"=").decode()
 
 
 def jars() -> Path:

@@ -1,0 +1,47 @@
+"""The scorer as a process without a model: `python -m tests.chaos.stub_scorer`.
+
+Bucket, decoder child, stored verdicts, topics and failpoints are the service's own; only what is measured differs:
+a number drawn from the pixels, so that the same picture gets the same verdict from every replica, and one in four
+does not pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import runpy
+from collections.abc import Callable, Sequence
+
+from giclee.scorer import dimensions
+from giclee.scorer.dimension import Dimension, Evaluator, Measured, Picture
+
+PASSES_FROM = 0.25
+"""Share of pictures that do not pass `alignment`; the other dimensions like everything."""
+
+
+class Drawn:
+    """A dimension that looks at the hash of the pixels."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def measure(self, pictures: Sequence[Picture]) -> Sequence[Measured]:
+        return [Measured(self._value(one)) for one in pictures]
+
+    def describe(self) -> Evaluator:
+        return Evaluator("stub", "1")
+
+    def _value(self, picture: Picture) -> float:
+        if self._name != "alignment":
+            return 1.0
+        drawn = hashlib.sha256(picture.pixels.tobytes()).digest()[0] / 256
+        return 0.9 if drawn >= PASSES_FROM else 0.1
+
+
+def drawn(name: str) -> Callable[[dimensions.Kit], Dimension]:
+    """What the table of dimensions holds."""
+    return lambda kit: Drawn(name)
+
+
+if __name__ == "__main__":
+    dimensions.TABLE |= {name: drawn(name) for name in dimensions.TABLE}
+    runpy.run_module("giclee.scorer", run_name="__main__", alter_sys=True)
