@@ -51,8 +51,10 @@ from giclee.publisher.sweep import Sweeper
 from giclee.router.handle import Router
 from giclee.router.routes import Catalogue, Offer
 from giclee.router.store import Waves
+from giclee.schemas.envelope import REPLAY_FOR
 from giclee.schemas.events import (
     EVENTS,
+    CancelRequested,
     CandidatesRequested,
     Event,
     GenerationFailed,
@@ -68,6 +70,7 @@ from giclee.schemas.events import (
 from giclee.schemas.models import Model
 from giclee.schemas.parts import Position, Score
 from giclee.schemas.topics import topic_of
+from giclee.scorer.handle import given_up
 from tests.kit.wait import until
 
 PROMPT = "a small red circle on a blue background"
@@ -80,7 +83,7 @@ MODELS = tuple(
 
 class Gate:
     """A transport with rules: `topic` -> hold, twice or drop for what is written; `group:topic` -> hold for what
-    one group would read, while others read it.
+    one group would read, while others read it, or replays for all of that but replays.
     """
 
     def __init__(self, inner: MemoryTransport) -> None:
@@ -122,8 +125,12 @@ class _GatedReader:
 
     async def poll(self, timeout_ms: int, max_records: int) -> Sequence[Record]:
         found = [*self._kept, *await self._inner.poll(20 if self._kept else timeout_ms, max_records)]
-        self._kept = [one for one in found if self._gate.rules.get(f"{self._group}:{one.topic}") == "hold"]
+        self._kept = [one for one in found if self._holds(one)]
         return [one for one in found if one not in self._kept]
+
+    def _holds(self, record: Record) -> bool:
+        rule = self._gate.rules.get(f"{self._group}:{record.topic}")
+        return rule == "hold" or (rule == "replays" and REPLAY_FOR not in dict(record.headers))
 
 
 class _Gated:
@@ -238,6 +245,8 @@ class Line:
 
 async def _score(event: ImageGenerated, *, judged: Judged) -> list[Event]:
     """What the scorer answers, decided by the test."""
+    if event.envelope.discard:
+        return [given_up(event)]
     passes = judged(event)
     score = Score(
         value=0.9 if passes else 0.1, threshold=0.5, verdict="pass" if passes else "fail",
@@ -267,13 +276,13 @@ def _stages(line: Line, transport: Transport, deriver: Deriver, batcher: Batcher
 
     line.claim_sweepers.append(ClaimSweeper(claims, submit))
     found = [
-        ("policy", Stage(name="policy", reads=(ImageRequested,), emits=(ImageCleared, ImageRefused),
+        ("policy", Stage(name="policy", reads=(ImageRequested,), emits=(ImageCleared, ImageRefused, CancelRequested),
                          handle=Policy(Judge(MODELS), Verdicts(pool), 72).handle)),
         ("router", Stage(name="router", reads=(ImageCleared, CandidatesRequested),
                          emits=(ImageRouted, GenerationFailed),
                          handle=Router(catalogue, Waves(pool), dict).handle)),
         (worker_stage.name, worker_stage),
-        ("scorer", Stage(name="scorer", reads=(ImageGenerated,), emits=(ImageScored,),
+        ("scorer", Stage(name="scorer", reads=(ImageGenerated,), emits=(ImageScored, GenerationFailed),
                          handle=partial(_score, judged=lambda event: line.judged(event)))),
         ("intake.status", Stage(name="intake.status", reads=STATUS_READS, emits=(), projection=True, concurrency=64,
                                 handle=partial(status, apply=Gathered(projection.apply, 64)))),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from giclee.bus import dlq
 from giclee.bus.transport import Record
+from giclee.schemas import envelope as wire
 
 LETTER = dlq.DeadLetter(
     stage="scorer",
@@ -27,7 +30,7 @@ FAILED = Record(
     offset=88,
     key=b"k",
     value=b"\xff\x00",
-    headers=(("ce_id", b"1"), ("traceparent", b"00-a"), ("foreign", b"\xfe"), ("dlq-old", b"x")),
+    headers=(("ce_id", b"1"), ("traceparent", b"00-a"), ("foreign", b"\xfe"), ("held-by", b"us"), ("dlq-old", b"x")),
 )
 
 
@@ -37,7 +40,7 @@ def test_bytes_key_and_headers_stay_as_they_were() -> None:
 
     assert (letter.topic, letter.partition) == ("image.generated.v1.dlq", 1)
     assert (letter.key, letter.value) == (FAILED.key, FAILED.value)
-    assert ("foreign", b"\xfe") in letter.headers
+    assert letter.headers[:4] == FAILED.headers[:4]
     assert dict(letter.headers)["kafka_dlt-original-topic"] == b"image.generated.v1"
     assert "dlq-old" not in dict(letter.headers)
 
@@ -59,6 +62,17 @@ def test_a_replay_is_for_the_stage_that_failed() -> None:
     assert names["ce_id"] == b"1"
     assert names["ce_subject"].decode() == LETTER.request_id
     assert not [name for name in names if name.startswith(("dlq-", "kafka_dlt-")) or name == "traceparent"]
+
+
+def test_a_discard_is_a_replay_and_is_no_mark_for_ever() -> None:
+    """It says so to the stage that failed; should it die there, putting it back is no discard again."""
+    marked = dlq.discard_of(LETTER.record(FAILED), run_id="r1")
+    read = wire.read(marked.headers)
+    again = dlq.replay_of(LETTER.record(replace(marked, partition=1, offset=99)), run_id="r2")
+
+    assert (read.discard, read.replay_for, read.replay_run) == (True, "scorer", "r1")
+    assert not wire.read(again.headers).discard
+    assert wire.read(dlq.replay_of(LETTER.record(FAILED), run_id="r1").headers).discard is False
 
 
 @pytest.mark.parametrize(

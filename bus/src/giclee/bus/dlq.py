@@ -10,7 +10,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from giclee.bus.transport import Record
@@ -22,7 +22,10 @@ MESSAGE_MAX_BYTES = 1024
 SPRING_TOPIC = "kafka_dlt-original-topic"
 OMITTED = "dlq-omitted-bytes"
 """Header of a dead letter without its record's bytes: how many there were. It cannot be replayed from here."""
-_STRIPPED = re.compile(r"^(dlq-|kafka_dlt-|giclee-replay-|held-)|^(traceparent|tracestate)$")
+_OLDER_DEATH = re.compile(r"^(dlq-|kafka_dlt-)")
+_STRIPPED = re.compile(
+    r"^(dlq-|kafka_dlt-|giclee-replay-)|^(giclee-discard|held-(stage|scope|origin|request-id)|traceparent|tracestate)$"
+)
 
 _SECRETS = re.compile(
     r"(?i)(bearer\s+|authorization[\"']?\s*[=:]\s*[\"']?(?:basic\s+|bearer\s+)?)[^\s\"']+"
@@ -126,7 +129,7 @@ class DeadLetter:
     def record(self, failed: Record) -> Record:
         """The dead letter of `failed`: same bytes, key and headers, same partition."""
         topic, partition, _ = self.place()
-        kept = tuple(pair for pair in failed.headers if not _STRIPPED.match(pair[0]) or pair[0].startswith("trace"))
+        kept = tuple(pair for pair in failed.headers if not _OLDER_DEATH.match(pair[0]))
         letter = failed.to(f"{topic}.dlq", partition=partition)
         return Record(
             topic=letter.topic,
@@ -175,3 +178,12 @@ def replay_of(letter: Record, *, run_id: str) -> Record:
         (wire.REPLAY_COUNT, str(count).encode()),
     ]
     return Record(topic=named["dlq-original-topic"], key=letter.key, value=letter.value, headers=tuple(kept))
+
+
+def discard_of(letter: Record, *, run_id: str) -> Record:
+    """The record to send when a dead letter is given up: a replay whose stage ends what hung on it (rule 11).
+
+    Errors: KeyError when the headers are not a dead letter's.
+    """
+    back = replay_of(letter, run_id=run_id)
+    return replace(back, headers=(*back.headers, (wire.DISCARD, b"1")))

@@ -188,7 +188,7 @@ def layer(context: Context, inner: Next) -> Next:
             delivery.event = decode(record, envelope, context.cluster_id)
             delivery.envelope = envelope = delivery.event.envelope
         except strict.InvalidInput as error:
-            if owns(record.topic):
+            if owns(record.topic) and not envelope.discard:  # who gives up what is no event ends nothing
                 raise _undecodable(error.errors, stage.name) from error
             telemetry.count("giclee_records_skipped_total", stage=stage.name, why="undecodable")
             return ()

@@ -17,7 +17,7 @@ from giclee.schemas.events import Event, SwitchSet
 from giclee.schemas.parts import Reason
 
 NEVER_HELD = (events.CancelRequested, events.RequestClosed, events.ImageStalled)
-"""Ends and their announcements pass every switch: a hold must not keep a request from being cancelled."""
+"""Ends and their announcements pass every switch, discards too: a hold must not keep a request from being cancelled."""
 
 
 class Refused(Poison):
@@ -69,7 +69,8 @@ def layer(context: Context, inner: Next) -> Next:
     async def unless_stopped(delivery: Delivery) -> Sequence[Event]:
         event = delivery.event
         stopped = None
-        if table is not None and table.rows and event is not None and not isinstance(event, NEVER_HELD):
+        passes = delivery.envelope.discard or isinstance(event, NEVER_HELD)
+        if table is not None and table.rows and event is not None and not passes:
             stopped = None if stage.projection else in_force(table.rows, event, stage.name, datetime.now(UTC))
         if stopped is None:
             handled: Sequence[Event] = await inner(delivery)

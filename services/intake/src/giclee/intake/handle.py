@@ -15,7 +15,10 @@ Apply = Callable[[Event], Awaitable[None]]
 
 
 async def handle(event: Event, *, apply: Apply) -> Sequence[Event]:
-    """Add the event to its request; one that names no request (an undecodable record's stall) is nobody's."""
+    """Add the event to its request; one that names no request (an undecodable record's stall) is nobody's, and one
+    that an operator discarded is left out."""
+    if event.envelope.discard:
+        return ()
     if getattr(event, "request_id", None) is not None:
         await apply(event)
     return ()

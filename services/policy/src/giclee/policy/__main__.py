@@ -14,7 +14,7 @@ from giclee.policy.settings import PolicySettings
 from giclee.policy.store import Verdicts
 from giclee.policy.verdict import Judge
 from giclee.schemas import models
-from giclee.schemas.events import ImageCleared, ImageRefused, ImageRequested
+from giclee.schemas.events import CancelRequested, ImageCleared, ImageRefused, ImageRequested
 from giclee.schemas.strict import InvalidInput
 
 log = telemetry.logger(__name__)
@@ -31,7 +31,7 @@ async def main(own: PolicySettings) -> None:
         stage = Stage(
             name=STAGE,
             reads=(ImageRequested,),
-            emits=(ImageCleared, ImageRefused),
+            emits=(ImageCleared, ImageRefused, CancelRequested),
             handle=Policy(judge, store, own.request_ttl_h).handle,
             concurrency=own.concurrency,
         )

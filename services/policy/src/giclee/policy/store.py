@@ -11,7 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
-from giclee.bus import database, telemetry
+from giclee.bus import database, failpoints, telemetry
 from giclee.bus.gather import Gathered
 from giclee.policy.verdict import Asked, Key, Ruling, Stored, Times
 
@@ -40,7 +40,9 @@ class Verdicts:
     async def _record(self, rows: Sequence[Asked]) -> list[Stored]:
         with database.translated():
             async with self._pool.acquire() as connection:
+                await failpoints.reach("before-verdict-commit")
                 made = await connection.fetch(self._queries.record_first, [row.row() for row in rows])
+                await failpoints.reach("after-verdict-commit")
                 known = _by_key(made)
                 if missing := [row.key for row in rows if row.key not in known]:
                     tenants, ids = zip(*missing, strict=True)

@@ -15,7 +15,7 @@ from giclee.policy import asset_types, matchers, rules, templates
 from giclee.policy.asset_types import AssetType
 from giclee.policy.rules import Subject
 from giclee.policy.wave import wave_zero
-from giclee.schemas.events import Cleared, ImageCleared, ImageRefused, ImageRequested
+from giclee.schemas.events import CancelRequested, Cleared, ImageCleared, ImageRefused, ImageRequested
 from giclee.schemas.models import Model
 from giclee.schemas.parts import Part, Reason, Text, Usd, derived_id
 from giclee.schemas.strict import pointer
@@ -38,11 +38,13 @@ class RequestIdConflict(Poison):
 class Ruling(Part):
     """What was decided, as it is stored. `reasons` refuse; without any the request is cleared with the rest.
 
-    `prompt` is there when it was assembled from a template, `negative_prompt` whenever there is one.
+    `prompt` is there when it was assembled from a template, `negative_prompt` whenever there is one. `discarded`:
+    an operator gave the request up before it had a verdict; it keeps copies of the request out (rule 11).
     """
 
     policy_version: str
     reasons: tuple[Reason, ...] = ()
+    discarded: bool = False
     prompt: Text | None = None
     negative_prompt: Text | None = None
     first_wave: int = 0
@@ -50,11 +52,13 @@ class Ruling(Part):
 
     @property
     def cleared(self) -> bool:
-        return not self.reasons
+        return not self.reasons and not self.discarded
 
     @property
     def cause(self) -> str:
         """The rule that refused, else the code; empty for a clearance."""
+        if self.discarded:
+            return "discarded"
         return (self.reasons[0].rule or self.reasons[0].code) if self.reasons else ""
 
 
@@ -145,6 +149,10 @@ class Judge:
             return self._refused(reason)
         return self._cleared(request, row, prompt, negative)
 
+    def discarded(self) -> Ruling:
+        """The ruling on a request that an operator gave up."""
+        return Ruling(policy_version=self.version, discarded=True)
+
     def _refused(self, *reasons: Reason) -> Ruling:
         return Ruling(policy_version=self.version, reasons=reasons)
 
@@ -165,8 +173,10 @@ def _unknown_type(request: ImageRequested) -> Reason:
     return Reason(code="asset_type_unknown", stage=STAGE, message=text, pointer="/asset_type")
 
 
-def event_of(request: ImageRequested, ruling: Ruling, times: Times) -> ImageCleared | ImageRefused:
+def event_of(request: ImageRequested, ruling: Ruling, times: Times) -> ImageCleared | ImageRefused | CancelRequested:
     """The event that a stored ruling becomes, the same however often it is made."""
+    if ruling.discarded:
+        return CancelRequested(**request.echo(), reason="discarded", request=request, accepted_at=times.accepted_at)
     if ruling.cleared:
         return _clearance(request, ruling, times)
     return ImageRefused(

@@ -221,6 +221,9 @@ def _reasons(order: Order, decision: Decision, evidence: Evidence) -> tuple[Reas
     for index, outcome in sorted(order.outcomes.items()):
         if outcome.image is None and (failed := evidence.failed.get((index, outcome.hop))):
             found += failed.reasons
+    failures = {index for index, outcome in order.outcomes.items() if outcome.image is None}
+    if lost := order.discarded - order.seals.keys() - failures:
+        found.append(_reason("discarded", "an operator discarded these candidates", count=len(lost)))
     for dimension, count in _rejected(order).items():
         message = f"{count} of the images did not pass {dimension}"
         found.append(_reason("dimension_failed", message, dimension=dimension, count=count))

@@ -23,7 +23,7 @@ from giclee.schemas.events import (
     ImageScored,
     ImageStalled,
 )
-from giclee.schemas.parts import BlobRef, Derivative, Part, Score, candidate_id, usd_text
+from giclee.schemas.parts import BlobRef, Derivative, Part, Reason, Score, candidate_id, usd_text
 
 INDICES_MAX = 400
 """Candidates that a request can ever have: indices are 0 to 399 in the schemas."""
@@ -174,6 +174,17 @@ READS = tuple(_FACTS)
 def facts_of(event: Event) -> list[Fact]:
     """What an event teaches about its order; nothing for a stall that is none of an order's."""
     return _FACTS[type(event)](event)
+
+
+def facts_of_discard(event: Event) -> list[Fact]:
+    """What is learned when an operator gives a dead letter of the publisher's up (rule 11): its candidate is over
+    unless it is sealed, and what was spent on it counts. A record about no candidate ends nothing."""
+    if isinstance(event, ImageGenerated | GenerationFailed):
+        reason = Reason(code="discarded", stage="publisher", message="an operator discarded this candidate")
+        candidate = {"candidate_id": event.candidate_id, "index": event.index, "hop": event.hop}
+        spent_usd = event.spent_usd
+        return _from_failed(GenerationFailed(**event.echo(), **candidate, reasons=(reason,), spent_usd=spent_usd))
+    return [Fact(kind="discard", name=str(event.index))] if isinstance(event, ImageScored) else []
 
 
 def seal_fact(index: int, measured: float, sealed: SealedImage) -> Fact:

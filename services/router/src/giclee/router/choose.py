@@ -27,6 +27,10 @@ class Choice(Part):
     losers: tuple[Reason, ...] = ()
 
 
+DISCARDED = Choice(losers=(Reason(code="discarded", stage=STAGE, message="an operator discarded this wave"),))
+"""The choice for a wave that an operator gave up before it had one (contract rule 11)."""
+
+
 class _Wish(NamedTuple):
     request: Cleared
     limit_usd: Decimal
@@ -174,6 +178,8 @@ def _adjustments(wish: _Wish, model: Model) -> list[Adjustment]:
 
 def no_route(choice: Choice) -> tuple[Reason, ...]:
     """Why no provider can make it: one sentence first, then each loser's own reason."""
+    if choice == DISCARDED:
+        return choice.losers
     named = "; ".join(loser.message for loser in choice.losers) or "no model is offered"
     # Price is the last question: a model that fails it could have made the image.
     if any(loser.code == "limit" for loser in choice.losers):

@@ -1,4 +1,4 @@
-"""Stage `router`: a wave in, one event per candidate out. Contract 3.2, rules 2 and 4."""
+"""Stage `router`: a wave in, one event per candidate out. Contract 3.2, rules 2, 4 and 11."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from giclee.bus import telemetry
-from giclee.router.choose import choose
+from giclee.router.choose import DISCARDED, choose
 from giclee.router.routes import Catalogue
 from giclee.router.waves import Asked, Wave, answers
 from giclee.schemas.events import CandidatesRequested, GenerationFailed, ImageCleared, ImageRouted
@@ -30,14 +30,20 @@ class Router:
         self._ailing = ailing
 
     async def handle(self, event: ImageCleared | CandidatesRequested) -> list[ImageRouted | GenerationFailed]:
-        """Answer every index of the wave from the first choice made for it, however often the wave comes."""
+        """Answer every index of the wave from the first choice made for it, however often the wave comes.
+
+        A discard is the choice of nobody, for a wave that has no other.
+        """
         wave = await self._store.first(self._asked(event))
         first = wave.choice.chain[0].model.name if wave.choice.chain else "none"
         telemetry.count("giclee_router_candidates_total", wave.count, model=first)
         return answers(event, wave)
 
     def _asked(self, event: ImageCleared | CandidatesRequested) -> Asked:
-        choice = choose(event.request, event.limit_usd, self._catalogue.offers, ailing=self._ailing())
+        if event.envelope.discard:
+            choice = DISCARDED
+        else:
+            choice = choose(event.request, event.limit_usd, self._catalogue.offers, ailing=self._ailing())
         indices = event.indices()
         wave = Wave(first_index=indices.start, count=len(indices), limit_usd=event.limit_usd, choice=choice)
         return Asked(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
-from giclee.bus import database, telemetry
+from giclee.bus import database, failpoints, telemetry
 from giclee.bus.gather import Gathered
 from giclee.router.choose import Choice
 from giclee.router.waves import Asked, Key, Wave
@@ -42,7 +42,9 @@ class Waves:
     async def _record(self, rows: Sequence[Asked]) -> list[Wave]:
         with database.translated():
             async with self._pool.acquire() as connection:
+                await failpoints.reach("before-choice-commit")
                 made = await connection.fetch(self._queries.record_first, [row.row() for row in rows])
+                await failpoints.reach("after-choice-commit")
                 known = _by_key(made)
                 if missing := [row.key for row in rows if row.key not in known]:
                     columns = [list(column) for column in zip(*missing, strict=True)]

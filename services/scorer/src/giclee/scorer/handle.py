@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from giclee.bus import telemetry
 from giclee.bus.blobs import Blobs
 from giclee.bus.stage import Stage
-from giclee.schemas.events import Event, ImageGenerated, ImageScored
-from giclee.schemas.parts import Score
+from giclee.schemas.events import Event, GenerationFailed, ImageGenerated, ImageScored
+from giclee.schemas.parts import Reason, Score
 from giclee.scorer import gate as gates
 from giclee.scorer.decode import BODY_MAX_BYTES, Decoder, Refused
 from giclee.scorer.dimension import Measured, Picture
 from giclee.scorer.gate import Gate
 from giclee.scorer.lane import Lane
 from giclee.scorer.store import Verdicts
+
+STAGE = "scorer"
 
 log = telemetry.logger(__name__)
 
@@ -35,9 +37,9 @@ class Scorer:
     def stage(self, *, concurrency: int = 16, deadline_s: float = 120.0) -> Stage:
         """The stage `scorer`."""
         return Stage(
-            name="scorer",
+            name=STAGE,
             reads=(ImageGenerated,),
-            emits=(ImageScored,),
+            emits=(ImageScored, GenerationFailed),
             handle=self.handle,
             concurrency=concurrency,
             deadline_s=deadline_s,
@@ -45,6 +47,8 @@ class Scorer:
 
     async def handle(self, event: ImageGenerated) -> Sequence[Event]:
         """The stored verdict on these bytes, else a new one, stored before it is told."""
+        if event.envelope.discard:
+            return [given_up(event)]
         known = await self.store.find(event.candidate_id, event.image.sha256)
         if known is not None:
             return [known]
@@ -90,6 +94,19 @@ class Scorer:
     ) -> dict[str, Score]:
         evaluators = {name: lane.evaluator for name, lane in self.lanes.items()}
         return self.gate.scores(measured, evaluators, asset_type=event.asset_type, long_side_px=long_side_px)
+
+
+def given_up(event: ImageGenerated) -> GenerationFailed:
+    """An operator discarded the image's record: contract rule 11. The publisher ends the candidate by it."""
+    reason = Reason(code="discarded", stage=STAGE, message="an operator discarded this candidate")
+    return GenerationFailed(
+        **event.echo(),
+        candidate_id=event.candidate_id,
+        index=event.index,
+        hop=event.hop,
+        reasons=(reason,),
+        spent_usd=event.spent_usd,
+    )
 
 
 def _refused(found: Refused) -> dict[str, Measured | None]:
