@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -43,7 +44,8 @@ async def lying_on(line: Line, topic: str, which: Callable[[dict[str, object]], 
     def found() -> list[Record]:
         return [one for one in line.gate.inner.records(topic) if which(json.loads(one.value or b"{}"))]
 
-    return (await until(found, 30))[0]
+    records: list[Record] = await until(found, 30)
+    return records[0]
 
 
 def asked(rid: uuid.UUID, **fields: object) -> Record:
@@ -123,7 +125,7 @@ async def test_a_sealed_candidate_cannot_be_given_up(database: str) -> None:
     """The image is safe and passes: the discard of its letter changes nothing, that of its open sibling ends that."""
     async with running(database, rules={f"giclee.scorer:{GENERATED}": "replays"}) as line:
         rid = await line.ask(wanted=2, max_candidates=2)
-        records = [await lying_on(line, GENERATED, lambda value, at=at: value["index"] == at) for at in (0, 1)]
+        records = [await lying_on(line, GENERATED, partial(_is_of, index)) for index in (0, 1)]
         await line.send(*_for_scorer(records[0]))
         await lying_on(line, SCORED)
         await line.quiet()
@@ -136,8 +138,12 @@ async def test_a_sealed_candidate_cannot_be_given_up(database: str) -> None:
         assert (closed.outcome, closed.approved, closed.candidates) == ("partial", 1, 2)
 
 
+def _is_of(index: int, value: dict[str, object]) -> bool:
+    return value["index"] == index
+
+
 def _for_scorer(record: Record) -> list[Record]:
-    """The record once more, on another topic partition than the held one: as a replay of the scorer's would come."""
+    """The record as a replay for the scorer, which nothing here keeps back."""
     return [dlq.replay_of(letter("scorer", record), run_id="r0")]
 
 
