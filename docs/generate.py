@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from giclee.bus import settings, telemetry
+from giclee.bus import failpoints, settings, telemetry
 from giclee.bus.setting_names import SHARED
 from giclee.policy import asset_types, rules, templates
 from giclee.schemas import reasons, topics
@@ -86,7 +86,7 @@ def settings_page() -> str:
 
 def _shown(default: object) -> str:
     text = str(default)
-    return "required" if "PydanticUndefined" in text else "–" if default is None or text == "" else f"`{text}`"
+    return "required" if "PydanticUndefined" in text else "–" if text in ("None", "", "()") else f"`{text}`"
 
 
 def metrics_page() -> str:
@@ -94,6 +94,21 @@ def metrics_page() -> str:
     rows = [(f"`{name}`", row.kind, ", ".join(row.labels), row.says) for name, row in telemetry.METRICS.items()]
     return f"# Metrics\n\n{NOTE}Served on `/metrics` of every process's health port.\n\n" + table(
         ("name", "kind", "labels", "what"), rows
+    )
+
+
+def failpoints_page() -> str:
+    """Every failpoint, from the one table."""
+    modes = table(("mode", "what happens"), [(f"`{mode}`", says) for mode, says in failpoints.MODES.items()])
+    rows = [(f"`{name}`", ", ".join(row.stages), row.says) for name, row in failpoints.TABLE.items()]
+    return (
+        f"# Failpoints\n\n{NOTE}Named places before and after every effect outside a process, for tests that kill it there. "
+        "`GICLEE_FAILPOINT=<stage>.<point>:<mode>[:nth=N]`, several separated by commas, fails once per process, when the "
+        "point is reached for the Nth time (default the first). It is refused at start unless `GICLEE_ALLOW_FAILPOINTS=1`. "
+        "`giclee dev failpoints` lists the whole names.\n\n"
+        + modes
+        + "\n"
+        + table(("point", "stages", "what is true there"), rows)
     )
 
 
@@ -132,6 +147,7 @@ PAGES = {
     "topics.md": topics_page,
     "settings.md": settings_page,
     "metrics.md": metrics_page,
+    "failpoints.md": failpoints_page,
     "policy.md": policy_page,
     "reasons.md": reasons_page,
 }

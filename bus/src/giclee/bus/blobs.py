@@ -23,7 +23,7 @@ import aiohttp
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from giclee.bus import telemetry
+from giclee.bus import failpoints, telemetry
 from giclee.bus.errors import Poison, Transient
 from giclee.bus.settings import BlobSettings
 from giclee.schemas.parts import BlobRef
@@ -100,6 +100,7 @@ class _S3Blobs:
 
     async def put(self, key: str, body: bytes, content_type: str, *, width: int, height: int) -> BlobRef:
         ref = await _ref(self._bucket, key, body, content_type, width, height)
+        await failpoints.reach("before-blob-put")
         try:
             async with _timed("put"):
                 await self._client.put_object(
@@ -112,6 +113,7 @@ class _S3Blobs:
                 )
         except _AlreadyThere:
             await self._require_same(ref)
+        await failpoints.reach("after-blob-put")
         return ref
 
     async def _require_same(self, ref: BlobRef) -> None:
@@ -125,6 +127,7 @@ class _S3Blobs:
         async with _timed("get"):
             found = await self._read(ref.key, ref.size_bytes)
         await _verify(ref, found)
+        await failpoints.reach("after-blob-get")
         return found
 
     async def _read(self, key: str, size_bytes: int) -> bytes:

@@ -46,6 +46,8 @@ METRICS: dict[str, Metric] = {
     "giclee_dimension_seconds": Metric("seconds", ("dimension",), "Time one dimension took for one batch of images."),
     "giclee_dimension_failures_total": Metric("counter", ("dimension", "why"), "Measurements that did not come about."),
     "giclee_decoder_restarts_total": Metric("counter", ("why",), "Decoder processes that had to be replaced."),
+    # failpoints
+    "giclee_failpoints_fired_total": Metric("counter", ("point", "mode"), "Failpoints that fired; tests arm them."),
     # tables
     "giclee_table_rows": Metric("gauge", ("topic",), "Rows of a compacted topic that this process holds."),
     # policy

@@ -17,7 +17,7 @@ from typing import Any
 
 import asyncpg
 
-from giclee.bus import database, telemetry
+from giclee.bus import database, failpoints, telemetry
 from giclee.bus.database import Connection, Pool
 from giclee.bus.errors import Fenced, Poison, Transient
 from giclee.bus.layers import codec
@@ -246,6 +246,9 @@ class PlainRelay:
             if rows:
                 gone = await self._acknowledged(rows, writer)
                 await connection.execute(relay.sql("drop"), gone)
+                await failpoints.reach("before-outbox-commit")
+        if rows:
+            await failpoints.reach("after-outbox-commit")
         relay.sent(len(rows))
         return len(rows)
 
@@ -335,5 +338,6 @@ class TransactionalRelay:
         await writer.send(await self._relay.records(rows), rows[0]["number"])
         self.phase = "dropping"
         await connection.execute(self._relay.sql("drop"), [row["id"] for row in rows])
+        await failpoints.reach("after-transaction-rows")
         self._relay.sent(len(rows))
         return int(rows[-1]["number"])

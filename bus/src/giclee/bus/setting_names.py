@@ -38,6 +38,8 @@ SHARED: dict[str, Shared] = {
     "GICLEE_HEALTH_PORT": Shared(8080, "port", "Where /livez, /readyz and /metrics are served; 0 takes any free port."),
     "GICLEE_BIND_HOST": Shared("127.0.0.1", "", "Address that every listener of the process binds."),
     "GICLEE_LOG_LEVEL": Shared("info", "", "The least severe line that is logged; debug may log prompts."),
+    "GICLEE_ALLOW_FAILPOINTS": Shared(False, "", "Whether GICLEE_FAILPOINT may be set; never where people wait."),
+    "GICLEE_FAILPOINT": Shared((), "", "Where to fail, as <stage>.<point>:<mode>[:nth=N], separated by commas."),
     "GICLEE_PUBLIC_URL": Shared(None, "", "What callers see this service as; links in answers start with it."),
     "GICLEE_API_KEY": Shared(REQUIRED, "", "Bearer key of the HTTP API, at least 16 characters."),
     "GICLEE_CONFIG": Shared(None, "", "The operator's TOML file over the built-in tables."),
@@ -63,8 +65,6 @@ LATER = "not supported by this release"
 REFUSED: dict[str, str] = {
     "GICLEE_EXTERNAL": LATER,
     "GICLEE_EXTERNAL_DISPOSABLE": LATER,
-    "GICLEE_FAILPOINT": LATER,
-    "GICLEE_ALLOW_FAILPOINTS": LATER,
     "KAFKA_SASL_MECHANISM": LATER,
     "KAFKA_SASL_USERNAME": LATER,
     "KAFKA_SASL_PASSWORD": LATER,

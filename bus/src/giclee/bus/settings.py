@@ -16,9 +16,19 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
+from giclee.bus import failpoints
 from giclee.bus.setting_names import ELSEWHERE, LATER, PREFIXES, REFUSED, REQUIRED, SHARED
 
 BAD_SETTINGS_EXIT_CODE = 2
@@ -90,11 +100,27 @@ class BlobSettings(Group):
 
 
 class ProcessSettings(Group):
-    """Probes and logs."""
+    """Probes, logs and places to fail."""
 
     health_port: int = setting(env="GICLEE_HEALTH_PORT", ge=0, le=65535)
     bind_host: str = setting(env="GICLEE_BIND_HOST", pattern=r"^[A-Za-z0-9.:_-]{1,253}$")
     log_level: Literal["debug", "info", "warning", "error"] = setting(env="GICLEE_LOG_LEVEL")
+    allow_failpoints: bool = setting(env="GICLEE_ALLOW_FAILPOINTS")
+    failpoint: tuple[str, ...] = setting(env="GICLEE_FAILPOINT")
+
+    @field_validator("failpoint")
+    @classmethod
+    def _are_allowed_points(cls, specs: tuple[str, ...], others: ValidationInfo) -> tuple[str, ...]:
+        wrong = [why for spec in specs if (why := failpoints.trouble(spec)) is not None]
+        if specs and not others.data.get("allow_failpoints"):
+            wrong.append("refused without GICLEE_ALLOW_FAILPOINTS=1")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return specs
+
+    def armed(self) -> tuple[failpoints.Failpoint, ...]:
+        """The failpoints that the environment names."""
+        return tuple(map(failpoints.parse, self.failpoint))
 
 
 class Settings(BaseModel):
@@ -117,11 +143,15 @@ class BadSettings(Exception):
 def load(cls: type[AnySettings]) -> AnySettings:
     """The settings of this process. Ends it with exit code 2 and every error on stderr when one is bad."""
     try:
-        return read(cls, os.environ)
+        found = read(cls, os.environ)
     except BadSettings as error:
         lines = "".join(f"  {line}\n" for line in error.errors)
         sys.stderr.write(f"{cls.__name__}: the environment has {len(error.errors)} bad setting(s):\n{lines}")
         raise SystemExit(BAD_SETTINGS_EXIT_CODE) from None
+    process = getattr(found, "process", None)
+    if isinstance(process, ProcessSettings):
+        failpoints.arm(process.armed(), _process_name(cls))
+    return found
 
 
 def read(cls: type[AnySettings], environment: Mapping[str, str]) -> AnySettings:
@@ -207,6 +237,12 @@ def own_prefix(cls: type[Settings]) -> str:
     if prefix not in PREFIXES:
         raise TypeError(f"{cls.__name__}: add {prefix} to PREFIXES in bus/setting_names.py")
     return prefix
+
+
+def _process_name(cls: type[Settings]) -> str:
+    """The process of a settings class as stages name it: gpu-worker, router.health."""
+    name = own_prefix(cls).removeprefix("GICLEE_").removesuffix("_").lower()
+    return "gpu-worker" if name == "gpu_worker" else name.replace("_", ".")
 
 
 def _group(info: FieldInfo) -> type[Group] | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from giclee.bus import failpoints as points
 from giclee.cli import environment
 from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
 from giclee.infra import topics
@@ -104,6 +105,19 @@ def logs(
     if follow_:
         for name, line in follow(paths):
             typer.echo(f"{name:14} {line}")
+
+
+@app.command()
+def failpoints(json_: AsJson = False) -> None:
+    """List every place where a service can be told to fail, and how it can fail there."""
+    rows = [{"failpoint": name, "what is true there": says} for name, says in points.names().items()]
+    if json_:
+        show_json({"modes": points.MODES, "failpoints": points.names()})
+        return
+    show(rows, as_json=False)
+    typer.echo("")
+    show([{"mode": mode, "does": says} for mode, says in points.MODES.items()], as_json=False)
+    typer.echo("\nGICLEE_ALLOW_FAILPOINTS=1 GICLEE_FAILPOINT=<failpoint>:<mode>[:nth=N], several separated by commas")
 
 
 @app.command(hidden=True)

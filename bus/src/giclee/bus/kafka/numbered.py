@@ -16,7 +16,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from giclee.bus import telemetry
+from giclee.bus import failpoints, telemetry
 from giclee.bus.errors import Transient
 from giclee.bus.kafka.client import Cluster, ended, said
 from giclee.bus.transport import NUMBER, Record
@@ -77,6 +77,7 @@ class KafkaNumberedWriter:
         producer = self._producer
         if producer is None:
             raise Transient("the relay's producer is not open")
+        await failpoints.reach("before-transaction")
         with _translated("the relay's transaction"):
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await producer.begin_transaction()
@@ -89,9 +90,11 @@ class KafkaNumberedWriter:
                 await asyncio.gather(*deliveries)
                 last = first_number + len(records) - 1
                 await producer.send_offsets_to_transaction({self._mark: last}, self._id)
+                await failpoints.reach("inside-transaction")
                 self.phase = "committing"
                 await producer.commit_transaction()
                 self.phase = "idle"
+        await failpoints.reach("after-transaction")
 
     async def _hand_over(self, producer: Any, record: Record, number: int) -> Any:
         headers = [*record.headers, (NUMBER, f"{self._name}/{number}".encode())]

@@ -23,7 +23,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from giclee.bus import telemetry
+from giclee.bus import failpoints, telemetry
 from giclee.bus.errors import Fenced, Transient
 from giclee.bus.kafka import records
 from giclee.bus.kafka.client import Cluster, ended, insist, said
@@ -198,12 +198,14 @@ class KafkaReader:
             async with asyncio.timeout_at(until + POLL_GRACE_S):
                 left_ms = max(0, int((until - clock.time()) * 1000))
                 batches = await consumer.getmany(timeout_ms=left_ms, max_records=max_records)
+            if batches and self._group:
+                await failpoints.reach("after-poll")
         except TimeoutError:  # a reassignment began meanwhile, for which getmany ignores its own timeout
             self._count_as_poll(consumer)
             return self._nothing()
         except _CONSUMER_LIVES as error:
             raise Transient(self._advice(error)) from error
-        except KafkaError as error:
+        except (KafkaError, failpoints.Raised) as error:
             self._join_again()
             raise Transient(f"reading broke, joining {self._group} again: {said(error)}") from error
         self.polled_at = time.monotonic()
@@ -288,6 +290,7 @@ class KafkaReader:
         if consumer is None or not self._group or not self._assigned.issuperset(offsets):
             raise Fenced(f"{self._group}: not all of {sorted(offsets)} are ours")
         generation = self._generation(consumer)
+        await failpoints.reach("before-offset-commit")
         try:
             async with asyncio.timeout(self._timings.commit_s):
                 await consumer.commit({self._cluster.at_broker(at): offset for at, offset in offsets.items()})
@@ -295,6 +298,7 @@ class KafkaReader:
             raise Fenced(f"{self._group}: {said(error)}") from error
         except (KafkaError, TimeoutError) as error:
             raise Transient(f"commit of {self._group} not answered: {said(error)}") from error
+        await failpoints.reach("after-offset-commit")
         if self._generation(consumer) != generation:
             raise Fenced(f"{self._group} moved on during the commit")
         self.committed_at = time.monotonic()

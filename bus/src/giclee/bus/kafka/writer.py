@@ -23,6 +23,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from giclee.bus import failpoints
 from giclee.bus.errors import Poison, Transient
 from giclee.bus.kafka.client import Cluster, ended, insist, said
 from giclee.bus.placement import partitions_of
@@ -122,6 +123,12 @@ class KafkaWriter:
         """
         if not records:
             return ()
+        await failpoints.reach("before-produce")
+        positions = await self._sent(records)
+        await failpoints.reach("after-produce")
+        return positions
+
+    async def _sent(self, records: Sequence[Record]) -> Sequence[Position]:
         try:
             return await self._attempt(records, alone=False)
         except _Refused as refused:

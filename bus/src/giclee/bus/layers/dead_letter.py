@@ -12,7 +12,7 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
-from giclee.bus import dlq, telemetry
+from giclee.bus import dlq, failpoints, telemetry
 from giclee.bus.errors import Exhausted, Fenced, Poison, Transient
 from giclee.bus.layers import codec, switches
 from giclee.bus.stage import Burial, Context, Delivery, Emits, Next
@@ -163,10 +163,12 @@ class Guard:
 
     async def write(self, delivery: Delivery, letter: dlq.DeadLetter, error: Exception) -> Emits:
         """The announcement, once the dead letter is acknowledged. Errors: Transient; to be called again then."""
+        await failpoints.reach("before-dead-letter")
         try:
             positions = await self._context.send([letter.record(delivery.record)])
         except Poison:
             positions = await self._context.send([letter.without_bytes(delivery.record)])
+        await failpoints.reach("after-dead-letter")
         if self._stage.projection:
             return ()
         stalled = stalled_of(delivery, letter, error, positions[0])

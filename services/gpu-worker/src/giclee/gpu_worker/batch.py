@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from giclee.bus import telemetry
+from giclee.bus import failpoints, telemetry
 from giclee.bus.errors import Transient
 from giclee.gpu_worker.provider import Answer, Ask, DeviceLost, Provider, Shape
 from giclee.schemas.models import Model
@@ -83,8 +83,7 @@ class Batcher:
     async def _make(self, batch: list[Waiting]) -> None:
         model = batch[0].model
         padded = padded_size(len(batch), model.batch_max)
-        provider = self.providers[model.provider]
-        work = asyncio.ensure_future(provider.make(model, [one.ask for one in batch], padded))
+        work = asyncio.ensure_future(self._asked(model, [one.ask for one in batch], padded))
         await asyncio.wait({work})
         error = work.exception()
         lost = isinstance(error, DeviceLost)
@@ -100,3 +99,13 @@ class Batcher:
         if lost:
             log.critical("device lost", error=str(error))
             raise error
+
+    async def _asked(self, model: Model, asks: Sequence[Ask], padded: int) -> Sequence[Answer]:
+        """What the provider says. Errors: those of a provider."""
+        try:
+            await failpoints.reach("before-provider-call")
+            answers = await self.providers[model.provider].make(model, asks, padded)
+            await failpoints.reach("after-provider-call")
+        except failpoints.Raised as error:
+            raise DeviceLost(str(error)) from error
+        return answers

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from giclee.bus import database, outbox, telemetry
+from giclee.bus import database, failpoints, outbox, telemetry
 from giclee.bus.database import Pool
 from giclee.bus.stage import Burial
 from giclee.bus.transport import Record
@@ -142,12 +142,14 @@ class Claims:
         key = key_of(routed)
         hop = hop_of(routed)
         with database.translated():
+            await failpoints.reach("before-claim-commit")
             made = await self._row(
                 queries.open_claim,
                 *(*key, routed.tenant, routed.request_id, self.pool_name, self.owner, self.lease_s),
                 *(routed.spent_usd, hop.price_usd, routed.limit_usd),
                 *_record_of(routed),
             )
+            await failpoints.reach("after-claim-commit")
             if made is not None:
                 return self._take(made)
             row = await self._row(queries.read_claim, *key)
@@ -200,6 +202,8 @@ class Claims:
                 attempt = attempt_of(routed, row) if row is not None and row.outcome == "exhausted" else None
                 if attempt is not None:
                     await outbox.put(connection, SCHEMA, [attempt], cause=routed.envelope)
+                await failpoints.reach("before-finish-commit")
+            await failpoints.reach("after-finish-commit")
             if row is None:  # ours all the same if the answer to an earlier try was lost
                 row = await self._row(queries.read_claim, *claim.row.key)
                 row = row if row is not None and (row.state, row.fence) == ("done", claim.row.fence) else None

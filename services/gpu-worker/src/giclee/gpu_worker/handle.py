@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from giclee.bus import telemetry
+from giclee.bus import failpoints, telemetry
 from giclee.bus.blobs import Blobs
 from giclee.bus.dlq import message_of
 from giclee.bus.errors import Poison, Transient
@@ -62,7 +62,9 @@ class Worker:
     async def handle(self, event: ImageRouted | RequestClosed) -> Sequence[Event]:
         """Claim the candidate and make its image, or tell what became of it."""
         if isinstance(event, RequestClosed):
+            await failpoints.reach("before-ended-commit")
             await self.claims.end(event.tenant, event.request_id)
+            await failpoints.reach("after-ended-commit")
             return ()
         if event.envelope.discard:
             return self._tell(event, await self.claims.discard(event))
@@ -86,7 +88,9 @@ class Worker:
 
     async def settled(self, events: Sequence[Event]) -> None:
         """Everything these deliveries told is acknowledged."""
+        await failpoints.reach("before-acknowledge-commit")
         await self.claims.acknowledged(event for event in events if isinstance(event, ImageRouted))
+        await failpoints.reach("after-acknowledge-commit")
 
     def _tell(self, event: ImageRouted, standing: Row | Standing | None) -> Sequence[Event]:
         if isinstance(standing, Row):

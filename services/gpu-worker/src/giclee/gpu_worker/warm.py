@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from giclee.bus import telemetry
+from giclee.bus import failpoints, telemetry
 from giclee.bus.errors import Transient
 from giclee.gpu_worker.provider import Ask, ModelUnusable, NotMade, Provider, Shape
 from giclee.gpu_worker.shelf import verified
@@ -53,8 +53,10 @@ class WarmUp:
 
     async def load(self) -> None:
         """Load every model. Errors: ModelUnusable."""
+        await failpoints.reach("before-model-load")
         for model in self._rows:
             found = await self._providers[model.provider].describe(model)
+            await failpoints.reach("after-model-load")
             log.info("model loaded", model=model.name, revision=model.revision, where=found.where)
 
     async def run(self) -> None:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import orjson
 
-from giclee.bus import database, outbox
+from giclee.bus import database, failpoints, outbox
 from giclee.bus.database import Connection, Pool
 from giclee.intake import facts, status
 from giclee.intake.facts import Candidate, Known, Shown, moment
@@ -53,6 +53,8 @@ class Projection:
                         facts.learn(known[key], event)
                 changed = [one for one in known.values() if one.changed or one.touched or one.news]
                 await self._save(connection, changed, patient=True)
+                await failpoints.reach("before-projection-commit")
+        await failpoints.reach("after-projection-commit")
         self._bell.ring(one.number for one in changed)
         return [None] * len(batch)
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from giclee.bus import database, outbox
+from giclee.bus import database, failpoints, outbox
 from giclee.bus.database import Connection, Pool
 from giclee.intake.facts import moment
 from giclee.intake.stream import Told
@@ -123,7 +123,9 @@ class Store:
                     row = (key.tenant, key.route, key.text, key.body_sha256)
                     answer = {"request_id": str(accepted.request_id), "state": accepted.state}
                     await connection.execute(QUERIES.remember_answer, *row, answer)
-                return accepted
+                await failpoints.reach("before-accept-commit")
+        await failpoints.reach("after-accept-commit")
+        return accepted
 
     async def _answered(self, connection: Connection, key: Key) -> Accepted | None:
         """The answer already given under a key."""
@@ -185,7 +187,9 @@ class Store:
                 cancel = cancel_of(request, row["accepted_at"], note=fact.get("note"))
                 await outbox.put(connection, SCHEMA, [cancel])
                 state = await connection.fetchval(QUERIES.note_cancel, row["number"], {"cancel": fact})
-                return Accepted(request_id, state)
+                await failpoints.reach("before-cancel-commit")
+        await failpoints.reach("after-cancel-commit")
+        return Accepted(request_id, state)
 
     # ---- reading --------------------------------------------------------------------------------
 
@@ -230,6 +234,8 @@ class Store:
                 requests = [(ImageRequested.model_validate_json(row["request"]), row["accepted_at"]) for row in rows]
                 cancels = [cancel_of(request, at, reason="expired") for request, at in requests]
                 await outbox.put(connection, SCHEMA, cancels)
+                await failpoints.reach("before-expiry-commit")
+        await failpoints.reach("after-expiry-commit")
         return len(rows)
 
     async def flag_held(self, holds: Holds) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-from giclee.bus import database, outbox, telemetry
+from giclee.bus import database, failpoints, outbox, telemetry
 from giclee.bus.errors import Transient
 from giclee.bus.gather import Gathered
 from giclee.publisher.closing import STAGE, Evidence, events_of
@@ -108,6 +108,8 @@ class Store:
                 causes = {lesson.key: lesson.cause for lesson in lessons}
                 open_rows = [row for row in rows.values() if not row.closed]
                 plans, emitted = await self._decide(connection, open_rows, causes)
+                await failpoints.reach("before-decision-commit")
+        await failpoints.reach("after-decision-commit")
         _count(emitted)
         known = {
             plan.row.key: None if plan.decision.ending else Known(plan.after, plan.decision.seal) for plan in plans
@@ -213,7 +215,9 @@ class Store:
     async def claim_due(self, limit: int) -> list[Key]:
         """Orders whose time has come; whoever gets them has CLAIM_S seconds to look at them."""
         with database.translated():
+            await failpoints.reach("before-sweep-commit")
             rows = await self._pool.fetch(self._queries.claim_due, limit, CLAIM_S)
+            await failpoints.reach("after-sweep-commit")
         return [(row["tenant"], row["request_id"]) for row in rows]
 
     async def forget_unclaimed(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 
-from giclee.bus import telemetry
+from giclee.bus import failpoints, telemetry
 from giclee.bus.errors import Fenced, Poison, Transient
 from giclee.bus.transport import Partition, Record, Transport
 from giclee.replay.store import Store
@@ -66,7 +66,9 @@ class Index:
         """Store them; what cannot be stored is said loudly and left, and does not hide what lies behind it."""
         while True:
             try:
+                await failpoints.reach("before-index-commit")
                 await self._store.index(records)
+                await failpoints.reach("after-index-commit")
                 return
             except Transient as error:
                 await self._wait(error)

@@ -15,7 +15,7 @@ from typing import Any
 
 import asyncpg
 
-from giclee.bus import dlq, telemetry
+from giclee.bus import dlq, failpoints, telemetry
 from giclee.bus.errors import Poison, Transient
 from giclee.bus.transport import Send
 from giclee.replay.store import Store, record_of
@@ -113,6 +113,7 @@ class Runs:
         """How many rows of one run the broker has; what it will never take is parked. Errors: Transient."""
         if not rows:
             return 0
+        await failpoints.reach("after-replay-claim")
         rows, run_id = sorted(rows, key=_place), rows[0]["run_id"]
         records = [dlq.replay_of(record_of(row, row["dlq_topic"]), run_id=str(run_id)) for row in rows]
         try:
@@ -122,7 +123,9 @@ class Runs:
                 return sum([await self._send_and_mark([row]) for row in rows])
             await self._park(rows[0]["dlq_id"], run_id, str(error))
             return 0
+        await failpoints.reach("before-replay-mark")
         await self._store.replayed([row["dlq_id"] for row in rows], run_id)
+        await failpoints.reach("after-replay-mark")
         return len(rows)
 
     async def _park(self, dlq_id: uuid.UUID, run_id: uuid.UUID, why: str) -> None:

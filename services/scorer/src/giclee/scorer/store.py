@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
-from giclee.bus import database, telemetry
+from giclee.bus import database, failpoints, telemetry
 from giclee.bus.database import Pool
 from giclee.bus.errors import Transient
 from giclee.schemas.events import ImageScored
@@ -44,7 +44,9 @@ class Store:
         about = (scored.candidate_id, scored.sha256)
         row = (*about, scored.tenant, scored.request_id, scored.verdict, scored.gate_version)
         with database.translated():
+            await failpoints.reach("before-verdict-commit")
             kept = await self._pool.fetchval(queries.keep_verdict, *row, scored.model_dump(mode="json"))
+            await failpoints.reach("after-verdict-commit")
         if kept is not None:
             return scored
         return await self.find(*about) or scored
