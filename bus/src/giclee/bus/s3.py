@@ -1,7 +1,7 @@
 """Puts and gets of one bucket over aiohttp, signed by botocore's own signer. Only `blobs.py` calls this.
 
 botocore names the endpoint, finds the credentials and signs. What it does around each call besides costs four
-times as much as the call itself, for every image five times (docs/adr/0008).
+times as much as the call itself, for every image five times (docs/adr/0009).
 """
 
 from __future__ import annotations
