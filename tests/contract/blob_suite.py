@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -106,3 +107,26 @@ class BlobSuite:
     async def test_the_bucket_is_ready(self, store: Blobs) -> None:
         """The readiness check passes where puts and gets do."""
         await store.check()
+
+    async def test_listing_pages_through_everything_below_a_prefix(self, store: Blobs) -> None:
+        """Page after page by the last key seen gives every object below the prefix once, with size and age."""
+        prefix = f"candidates/{uuid4()}/"
+        keys = sorted(f"{prefix}{number}" for number in range(5))
+        for key in keys:
+            await store.put(key, b"four", PNG, width=1, height=1)
+        found, after = [], ""
+        while page := await store.listed(prefix, after, 2):
+            found += page
+            after = page[-1].key
+        assert [one.key for one in found] == keys
+        assert {one.size_bytes for one in found} == {4}
+        assert all(abs(datetime.now(UTC) - one.modified_at) < timedelta(minutes=5) for one in found)
+
+    async def test_what_was_deleted_is_gone_and_may_be_deleted_again(self, store: Blobs) -> None:
+        """Deleting is idempotent, and touches one object only."""
+        ref, other = [await store.put(a_key(), b"same", PNG, width=1, height=1) for _ in range(2)]
+        await store.delete(ref.key)
+        await store.delete(ref.key)
+        with pytest.raises(Poison):
+            await store.get(ref)
+        assert await store.get(other) == b"same"

@@ -50,7 +50,7 @@ async def test_a_held_request_flows_on_under_the_id_it_had(
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "GICLEE_TOPIC_PREFIX": topic_prefix,
         "DATABASE_URL": database, "GICLEE_MODELS_DIR": str(tmp_path),
     }  # fmt: skip
-    mine = {**env, "GICLEE_API_KEY": KEY, "GICLEE_REPLAY_PORT": str(port)}
+    mine = {**env, "GICLEE_API_KEY": KEY, "GICLEE_REPLAY_PORT": str(port), "GICLEE_BUCKET": "giclee"}
     headers = {"Authorization": f"Bearer {KEY}"}
     async with (
         running("giclee.replay", mine),

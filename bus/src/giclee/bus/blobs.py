@@ -26,7 +26,7 @@ from aiobotocore.session import get_session
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from giclee.bus import s3, telemetry
+from giclee.bus import failpoints, s3, telemetry
 from giclee.bus.errors import Poison, Transient
 from giclee.bus.settings import BlobSettings
 from giclee.schemas.parts import BlobRef
@@ -139,11 +139,13 @@ class _S3Blobs:
 
     async def put(self, key: str, body: bytes, content_type: str, *, width: int, height: int) -> BlobRef:
         ref = await _ref(self._bucket, key, body, content_type, width, height)
+        await failpoints.reach("before-blob-put")
         try:
             async with _timed("put"):
                 await self._calls.put_once(key, body, content_type, ref.sha256)
         except _AlreadyThere:
             await self._require_same(ref)
+        await failpoints.reach("after-blob-put")
         return ref
 
     async def _require_same(self, ref: BlobRef) -> None:
@@ -157,6 +159,7 @@ class _S3Blobs:
         async with _timed("get"):
             found = await self._calls.get(ref.key, ref.size_bytes + 1)  # a swapped object cannot fill the memory
         await _verify(ref, found)
+        await failpoints.reach("after-blob-get")
         return found
 
     async def copy(self, ref: BlobRef, key: str) -> BlobRef:

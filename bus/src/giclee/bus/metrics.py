@@ -50,6 +50,8 @@ METRICS: dict[str, Metric] = {
     "giclee_failpoints_fired_total": Metric("counter", ("point", "mode"), "Failpoints that fired; tests arm them."),
     # tables
     "giclee_table_rows": Metric("gauge", ("topic",), "Rows of a compacted topic that this process holds."),
+    # replay
+    "giclee_reconciler_found": Metric("gauge", ("check",), "What the reconciler's newest look found wrong."),
     # policy
     "giclee_policy_verdicts_total": Metric("counter", ("rule",), "Verdicts sent, by the rule that refused, if any."),
     "giclee_policy_copies_total": Metric("counter", (), "Requests dropped because the same one had come before."),

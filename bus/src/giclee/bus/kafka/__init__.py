@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from aiokafka.admin import AIOKafkaAdminClient
 
 from giclee.bus.kafka.client import Cluster, KafkaSettings, Timings, ended, insist
+from giclee.bus.kafka.groups import KafkaGroups
+from giclee.bus.kafka.lookup import KafkaLookup
 from giclee.bus.kafka.numbered import KafkaNumberedWriter
 from giclee.bus.kafka.reader import KafkaReader
 from giclee.bus.kafka.writer import KafkaWriter
@@ -37,6 +39,13 @@ class KafkaTransport:
 
     def numbered(self, name: str, topics: Sequence[str]) -> KafkaNumberedWriter:
         return KafkaNumberedWriter(self._cluster, name, topics)
+
+    def groups(self) -> KafkaGroups:
+        """Offsets of groups, seen from outside."""
+        return KafkaGroups(self._cluster)
+
+    def lookup(self) -> KafkaLookup:
+        return KafkaLookup(self._cluster)
 
     async def _ask_cluster_id(self) -> str:
         admin = AIOKafkaAdminClient(**self._cluster.connection(self._cluster.timings.produce_request_s))

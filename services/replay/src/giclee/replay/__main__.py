@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import uvicorn
 
-from giclee.bus import database, kafka, run
+from giclee.bus import blobs, database, kafka, run
 from giclee.bus.settings import load
 from giclee.bus.table import Table
+from giclee.replay import doctor_api
 from giclee.replay.api import application
+from giclee.replay.checks import Checks
 from giclee.replay.index import Index
+from giclee.replay.objects import Objects
+from giclee.replay.offsets import Offsets
+from giclee.replay.reconcile import Reconciler
 from giclee.replay.runs import Runs
 from giclee.replay.settings import ReplaySettings
 from giclee.replay.store import Store
 from giclee.replay.switches import Switches
+from giclee.schemas import topics
 from giclee.schemas.events import SwitchSet
 
 
@@ -22,7 +29,7 @@ async def main(settings: ReplaySettings) -> None:
     """Open, wire, run."""
     transport = kafka.KafkaTransport(settings.kafka, client_id="giclee-replay")
     pools = tuple(settings.pools.split(","))
-    async with database.connect(settings.database, schema="replay") as pool:
+    async with database.connect(settings.database, schema="replay") as pool, blobs.connect(settings.blobs) as bucket:
         store = Store(pool)
         writer = transport.writer("replay")
         await writer.start()
@@ -30,7 +37,15 @@ async def main(settings: ReplaySettings) -> None:
         runs = Runs(store, writer.send, pools)
         switches = Switches(table, store, writer.send)
         index = Index(transport, store, pools)
+        reconciler = Reconciler(
+            Checks(pool, switches.listed),
+            Offsets(pool, transport.groups(), topics.groups(pools)),
+            Objects(pool, bucket, timedelta(hours=settings.orphan_grace_h)),
+            pool,
+            settings.reconcile_interval_s,
+        )
         app = application(store, runs, switches, api_key=settings.api_key.get_secret_value())
+        doctor_api.routes(app, reconciler)
         config = uvicorn.Config(
             app, host=settings.process.bind_host, port=settings.port, log_config=None, lifespan="off", access_log=False
         )
@@ -39,7 +54,7 @@ async def main(settings: ReplaySettings) -> None:
         service = run.Service(
             name="replay",
             settings=settings,
-            background=(index.run, runs.sweep, switches.release, table.follow, server._serve),
+            background=(index.run, runs.sweep, switches.release, reconciler.run, table.follow, server._serve),
             checks={"database": store.ping, "index": index.check},
         )
         try:

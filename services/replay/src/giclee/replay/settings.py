@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from giclee.bus.settings import DatabaseSettings, KafkaSettings, ProcessSettings, Settings, setting
+from giclee.bus.settings import BlobSettings, DatabaseSettings, KafkaSettings, ProcessSettings, Settings, setting
 
 
 class ReplaySettings(Settings):
@@ -12,7 +12,14 @@ class ReplaySettings(Settings):
 
     kafka: KafkaSettings
     database: DatabaseSettings
+    blobs: BlobSettings
     process: ProcessSettings
     api_key: SecretStr = setting(env="GICLEE_API_KEY", min_length=16)
     port: int = setting(8084, ge=0, le=65535, says="Port of the operators' API.")
     pools: str = setting("local,hosted", says="Pools whose routed topics have dead letters, separated by commas.")
+    reconcile_interval_s: int = setting(
+        60, ge=1, le=86_400, unit="s", says="Seconds between two rounds of the reconciler."
+    )
+    orphan_grace_h: int = setting(
+        192, ge=1, le=8760, unit="h", says="Hours before an object that nothing speaks of counts as an orphan."
+    )
