@@ -17,9 +17,10 @@ class Partition(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Record:
-    """An event as Kafka carries it. `partition` and `offset` are -1 until the broker has it.
+    """An event as Kafka carries it. `partition` and `offset` are -1 until the broker has it. Nobody writes to one
+    that exists: not frozen only because freezing triples what it costs to make one.
 
     A record to be sent with `partition` -1 goes where its key belongs (murmur2, as every Kafka client).
     """
@@ -118,6 +119,24 @@ class NumberedWriter(Protocol):
     async def close(self) -> None: ...
 
 
+class Lookup(Protocol):
+    """Looks things up without being a member of anything. Errors of every method: Transient."""
+
+    async def read(self, at: Partition, offsets: Collection[int]) -> Mapping[int, Record]:
+        """The records at these offsets of a partition; one that is no longer there is left out."""
+        ...
+
+    async def ends(self, topic: str) -> Mapping[Partition, int]:
+        """Per partition of a topic the offset after its last readable record."""
+        ...
+
+    async def committed(self, group: str) -> Mapping[Partition, int]:
+        """Per partition the next offset that a group will read."""
+        ...
+
+    async def stop(self) -> None: ...
+
+
 NUMBER = "giclee-number"
 """Header of a record that a NumberedWriter wrote: its name, a slash, its number."""
 
@@ -129,6 +148,7 @@ class Transport(Protocol):
     def reader(self, group: str, topics: Sequence[str]) -> Reader: ...
     def writer(self, name: str) -> Writer: ...
     def numbered(self, name: str, topics: Sequence[str]) -> NumberedWriter: ...
+    def lookup(self) -> Lookup: ...
 
 
 Send = Callable[[Sequence[Record]], Awaitable[Sequence[Position]]]

@@ -100,7 +100,11 @@ class Event(BaseModel):
 
     def event_id(self) -> uuid.UUID:
         """The deterministic `ce_id`: uuid5 of the type and what the event is about."""
-        return parts.derived_id(self.type_name, *self.about())
+        return uuid.UUID(self.event_id_text())
+
+    def event_id_text(self) -> str:
+        """`event_id` as it stands on the wire."""
+        return parts.derived_text(self.type_name, *self.about())
 
 
 class RequestEvent(Event):
@@ -286,6 +290,12 @@ class ImageRouted(CandidateEvent):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
     request: Cleared
     reasons: tuple[Reason, ...] = ()
+
+    @model_validator(mode="after")
+    def _hop_is_of_the_chain(self) -> ImageRouted:
+        if self.hop >= len(self.chain):
+            raise ValueError(f"hop {self.hop} is not in a chain of {len(self.chain)}")
+        return self
 
     def key(self) -> str:
         return str(self.candidate_id)

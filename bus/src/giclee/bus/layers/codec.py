@@ -22,7 +22,7 @@ from giclee.bus.transport import Record
 from giclee.schemas import envelope as wire
 from giclee.schemas import parts, strict, topics
 from giclee.schemas.envelope import Envelope
-from giclee.schemas.events import CancelRequested, Event, ImageRequested
+from giclee.schemas.events import CancelRequested, Event, ImageRequested, RequestEvent
 from giclee.schemas.parts import Reason
 
 SCHEMA_URI = "https://giclee.dev/schemas/json/{name}.v1.json"
@@ -49,18 +49,24 @@ def _undecodable(errors: Sequence[strict.FieldError], stage: str) -> Undecodable
 
 def encode(event: Event, *, source: str, cause: Envelope | None = None) -> Record:
     """The record of an event of ours, for the topic that the topics table names."""
-    subject = getattr(event, "request_id", None)
+    key = event.key()
     headers = wire.write(
-        id=str(event.event_id()),
+        id=event.event_id_text(),
         type=event.type_name,
         source=source,
-        subject=str(subject) if subject else None,
+        subject=key if type(event).key is RequestEvent.key else _subject_of(event),
         cause=cause.id if cause else None,
         traceparent=tracing.traceparent(),
         dataschema=_schema_of(type(event)),
     )
     value = event.__pydantic_serializer__.to_json(event, exclude_none=True, by_alias=True)
-    return Record(topic=topics.topic_for(event), key=event.key().encode(), value=value, headers=headers)
+    return Record(topic=topics.topic_for(event), key=key.encode(), value=value, headers=headers)
+
+
+def _subject_of(event: Event) -> str | None:
+    """The request of an event that has another key, if it belongs to one."""
+    request_id = getattr(event, "request_id", None)
+    return str(request_id) if request_id else None
 
 
 @cache
@@ -94,11 +100,11 @@ def _from_base64(text: str) -> bytes:
 def _request_id(envelope: Envelope, record: Record, cluster_id: str) -> str:
     """The id of a request that brought none: contract 3.1, first row. Put back, it keeps the id it had."""
     if envelope.source and envelope.id:
-        return str(parts.derived_id(envelope.source, envelope.id))
+        return parts.derived_text(envelope.source, envelope.id)
     if envelope.replay_for and envelope.subject and parts.is_uuid(envelope.subject):
         return envelope.subject
     place = (cluster_id, record.topic, record.partition, record.offset, record.timestamp_ms)
-    return str(parts.derived_id(*place))
+    return parts.derived_text(*place)
 
 
 def decode_public(record: Record, envelope: Envelope, cluster_id: str) -> Event:
