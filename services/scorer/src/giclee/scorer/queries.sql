@@ -1,13 +1,18 @@
--- name: find_verdict
--- The verdict on these very bytes of a candidate, if they were judged before.
-SELECT scored FROM scorer.verdicts WHERE candidate_id = $1 AND sha256 = $2
+-- name: find_verdicts
+-- The verdicts on these very bytes of candidates that were judged before.
+SELECT candidate_id, sha256, scored
+FROM scorer.verdicts JOIN unnest($1::uuid[], $2::text[]) AS asked (candidate_id, sha256) USING (candidate_id, sha256)
 
--- name: keep_verdict
--- The first stored verdict on these bytes counts; the answer is the one that counts.
-WITH made AS (
-    INSERT INTO scorer.verdicts (candidate_id, sha256, tenant, request_id, verdict, gate_version, scored)
-    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING scored)
-SELECT scored FROM made
+-- name: keep_verdicts
+-- The first stored verdict on these bytes counts; the answer names the verdicts that were the first. By key, so that
+-- two replicas that store the same ones wait for each other instead of locking crosswise.
+INSERT INTO scorer.verdicts (candidate_id, sha256, tenant, request_id, verdict, gate_version, scored)
+SELECT candidate_id, sha256, tenant, request_id, verdict, gate_version, scored
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::jsonb[])
+    AS made (candidate_id, sha256, tenant, request_id, verdict, gate_version, scored)
+ORDER BY candidate_id, sha256
+ON CONFLICT DO NOTHING
+RETURNING candidate_id, sha256
 
 -- name: forget_verdicts
 -- Verdicts that no record can ask for any more.
