@@ -1,0 +1,158 @@
+"""How long the line stood still after each fault, by what the committed reader saw. README.md defines it."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tests.chaos.history import (
+    CLEARED,
+    CLOSED,
+    FAILED,
+    GENERATED,
+    REFUSED,
+    REQUESTED,
+    SCORED,
+    WAVES,
+    Entry,
+    History,
+)
+
+SOON_S = 2.0
+"""Work that arrives this long after a fault's end still measures it; later work would measure its own arrival."""
+
+TOGETHER_S = 0.05
+"""The reader may see an answer this much before its cause, when one poll brings both."""
+
+Task = tuple[float, float]
+"""When a record could be read, and when its answer could (inf: never)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Seconds to recovery of the faults of one kind. `idle` had no work to show it, `never` did not recover."""
+
+    kind: str
+    seconds: tuple[float, ...]
+    idle: int
+    never: int
+
+    def percentile(self, share: float) -> float | None:
+        """Nearest rank; None without a figure."""
+        ranked = sorted(self.seconds)
+        return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else None
+
+
+@dataclass
+class _Line:
+    """The work of every stage by partition, and when each record was seen."""
+
+    history: History
+    seen_at: dict[tuple[str, int, int], float] = field(default_factory=dict)
+
+    dead: set[tuple[str, int, int]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.seen_at = {one.place: one.seen_at for one in self.history.committed}
+        self.dead = {place_of_fault(letter) for letter in self.history.letters()}
+
+    def stages(self) -> dict[str, dict[object, list[Task]]]:
+        """Tasks by stage and partition."""
+        on, routed = self.history.on, self.history.routed()
+        return {
+            "intake": {"http": self._accepted()},
+            "policy": self._tasks(on(REQUESTED), on(CLEARED, REFUSED), _request),
+            "router": self._tasks(on(CLEARED, WAVES), [*routed, *on(FAILED)], _request),
+            "gpu-worker": self._tasks(routed, on(GENERATED, FAILED), _candidate),
+            "scorer": self._tasks(on(GENERATED), on(SCORED), _candidate),
+            "publisher": self._tasks(self._last_of_each(on(SCORED, FAILED, REFUSED)), on(CLOSED), _request),
+        }
+
+    def _accepted(self) -> list[Task]:
+        first = self._first(self.history.on(REQUESTED), _request)
+        asked = self.history.accepted.items()
+        return [
+            (line["invoked_at"], min(first.get(request, [math.inf])))
+            for request, lines in asked
+            for line in lines
+            if line["kind"] == "http" and not line.get("repeats")
+        ]
+
+    def _last_of_each(self, entries: Iterable[Entry]) -> list[Entry]:
+        """What the publisher had before it could close: the last record of each closed request."""
+        last: dict[object, Entry] = {}
+        for entry in sorted(entries, key=self._at):
+            if entry.request in self.history.closings:
+                last.setdefault(entry.request, entry)
+                if self._at(entry) <= self._at(self.history.closings[entry.request][0]):
+                    last[entry.request] = entry
+        return list(last.values())
+
+    def _tasks(
+        self, inputs: Iterable[Entry], answers: Iterable[Entry], key: Callable[[Entry], object]
+    ) -> dict[object, list[Task]]:
+        answered = self._first(answers, key)
+        found: dict[object, list[Task]] = defaultdict(list)
+        for entry in inputs:
+            if entry.place in self.dead:
+                continue
+            times, asked_at = answered.get(key(entry), []), self._at(entry)
+            after = bisect.bisect_left(times, asked_at - TOGETHER_S)
+            if after < len(times) or not times:  # else a repetition of what was answered before
+                found[entry.place[:2]].append((asked_at, times[after] if times else math.inf))
+        return found
+
+    def _first(self, entries: Iterable[Entry], key: Callable[[Entry], object]) -> dict[object, list[float]]:
+        found: dict[object, list[float]] = defaultdict(list)
+        for entry in entries:
+            found[key(entry)].append(self._at(entry))
+        return {name: sorted(times) for name, times in found.items()}
+
+    def _at(self, entry: Entry) -> float:
+        return self.seen_at.get(entry.place, entry.timestamp_ms / 1000)
+
+
+def place_of_fault(letter: Entry) -> tuple[str, int, int]:
+    """Where the record of a dead letter lies."""
+    topic, at, offset = (letter.headers.get(f"dlq-original-{name}", "") for name in ("topic", "partition", "offset"))
+    return topic, int(at or -1), int(offset or -1)
+
+
+def _request(entry: Entry) -> object:
+    return entry.request
+
+
+def _candidate(entry: Entry) -> object:
+    return entry.body.get("candidate_id")
+
+
+def recovered_s(partitions: Mapping[object, list[Task]], ended_at: float) -> float | None:
+    """Seconds until the last partition moved again; None when none had work, inf when one never did."""
+    found = []
+    for tasks in partitions.values():
+        pending = [(asked, told) for asked, told in tasks if asked <= ended_at + SOON_S and told >= ended_at]
+        if pending:
+            found.append(min(told for _, told in pending) - ended_at)
+    return max(found, default=None)
+
+
+def figures(history: History) -> list[Figure]:
+    """Recovery by kind of fault, of all faults that happened and said when they ended."""
+    stages = _Line(history).stages()
+    kinds: dict[str, list[float | None]] = defaultdict(list)
+    for fault in history.faults:
+        if fault.get("happened") and fault.get("ended_at") is not None:
+            times = [recovered_s(stages[name], fault["ended_at"]) for name in fault.get("stages", ()) if name in stages]
+            kinds[fault["kind"]].append(max((one for one in times if one is not None), default=None))
+    return [
+        Figure(
+            kind,
+            seconds=tuple(round(one, 3) for one in found if one is not None and math.isfinite(one)),
+            idle=found.count(None),
+            never=found.count(math.inf),
+        )
+        for kind, found in sorted(kinds.items())
+    ]
