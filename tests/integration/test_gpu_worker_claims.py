@@ -21,7 +21,8 @@ from giclee.bus.layers import codec
 from giclee.bus.settings import DatabaseSettings
 from giclee.bus.transport import Record
 from giclee.gpu_worker.batch import Batcher
-from giclee.gpu_worker.claims import SCHEMA, Claim, Claims, Standing
+from giclee.gpu_worker.claim import Claim, Standing
+from giclee.gpu_worker.claims import SCHEMA, Claims
 from giclee.gpu_worker.handle import Worker
 from giclee.gpu_worker.provider import Answer, Ask, NotMade
 from giclee.gpu_worker.providers.stub import Stub

@@ -8,27 +8,24 @@ memory, so that a retried delivery goes on where it was instead of paying twice.
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import socket
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
-from enum import Enum
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
+
 from giclee.bus import database, failpoints, outbox, telemetry
 from giclee.bus.database import Pool
+from giclee.bus.gather import Gathered
 from giclee.bus.stage import Burial
-from giclee.bus.transport import Record
-from giclee.gpu_worker.outcome import Decision, Key, Outcome, attempt_of, hop_of, key_of
-from giclee.gpu_worker.provider import Answer
+from giclee.gpu_worker.claim import Claim, Row, Standing, record_of, row_of
+from giclee.gpu_worker.outcome import Decision, Key, attempt_of, hop_of, key_of
 from giclee.schemas.events import ImageRouted
-from giclee.schemas.parts import BlobRef
 
 SCHEMA = "gpu_worker"
 LEASE_S = 30.0
@@ -38,63 +35,11 @@ PARKED_MAX_S = 120.0
 UNACKNOWLEDGED_S = 15.0
 """Age at which a finished claim's event is sent again; a broker that is well acknowledges within one second."""
 FORGET_DAYS = 45
+TOGETHER_MAX = 200
+"""Claims in one statement; more would make the first of them wait for the last."""
 _ANSWERS_MAX = 20_000
 
 queries = database.Queries(Path(__file__).with_name("queries.sql"))
-
-
-class Standing(Enum):
-    """Why there is nothing to do."""
-
-    ELSEWHERE = "a live claim of another"
-    ENDED = "the request has ended and nobody had claimed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A claim as it is stored. Amounts in US dollars; `spent_usd` counts all hops and all fences."""
-
-    key: Key
-    state: str
-    fence: int
-    base_usd: Decimal
-    prior_usd: Decimal
-    price_usd: Decimal
-    limit_usd: Decimal
-    record: Record
-    outcome: Outcome | None
-    detail: dict[str, Any]
-
-    @property
-    def spent_usd(self) -> Decimal:
-        return self.base_usd + self.prior_usd
-
-    @property
-    def affordable(self) -> bool:
-        return self.spent_usd + self.price_usd <= self.limit_usd
-
-
-@dataclass(slots=True, eq=False)
-class Claim:
-    """A claim in this process' hands; `job` makes its image, `image` is where that was stored."""
-
-    row: Row
-    working: bool = False
-    lost: bool = False
-    parked_at: float = field(default_factory=time.monotonic)
-    job: asyncio.Task[Answer] | None = None
-    image: BlobRef | None = None
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def begin(self) -> None:
-        """A handler works on it."""
-        self.working = True
-        self.idle.clear()
-
-    def park(self) -> None:
-        """The handler left; the bus may bring the record again soon."""
-        self.working, self.parked_at = False, time.monotonic()
-        self.idle.set()
 
 
 class Claims:
@@ -107,13 +52,20 @@ class Claims:
         self._pool = pool
         self._opening: dict[Key, asyncio.Event] = {}
         self._answered: OrderedDict[tuple[Key, str], int] = OrderedDict()
+        self._new = Gathered(self._claim_all, TOGETHER_MAX)  # what is asked while a statement runs shares the next
+        self._finished = Gathered(self._finish_all, TOGETHER_MAX)
+        self._ended = Gathered(self._end_all, TOGETHER_MAX)
 
     # ---- opening --------------------------------------------------------------------------------
 
     async def end(self, tenant: str, request_id: UUID) -> None:
         """The request is over: nothing of it is claimed, taken over or opened again from now on."""
+        await self._ended((tenant, request_id))
+
+    async def _end_all(self, ended: Sequence[tuple[str, UUID]]) -> Sequence[None]:
         with database.translated():
-            await self._pool.execute(queries.end_request, tenant, request_id)
+            await self._pool.execute(queries.end_requests, *_columns(sorted(set(ended))))
+        return [None] * len(ended)
 
     async def open(self, routed: ImageRouted) -> Claim | Row | Standing:
         """Claim a candidate's hop: ours to work on, finished with a row, or nothing to do.
@@ -140,18 +92,10 @@ class Claims:
 
     async def _open(self, routed: ImageRouted) -> Claim | Row | Standing:
         key = key_of(routed)
-        hop = hop_of(routed)
+        made = await self._new(routed)
+        if made is not None:
+            return made
         with database.translated():
-            await failpoints.reach("before-claim-commit")
-            made = await self._row(
-                queries.open_claim,
-                *(*key, routed.tenant, routed.request_id, self.pool_name, self.owner, self.lease_s),
-                *(routed.spent_usd, hop.price_usd, routed.limit_usd),
-                *_record_of(routed),
-            )
-            await failpoints.reach("after-claim-commit")
-            if made is not None:
-                return self._take(made)
             row = await self._row(queries.read_claim, *key)
             if row is None:
                 return Standing.ENDED
@@ -162,9 +106,25 @@ class Claims:
                 return await self._again(routed, row)
             return row
 
+    async def _claim_all(self, asked: Sequence[ImageRouted]) -> list[Claim | None]:
+        """Ours where nobody had claimed; in hand at once, since whoever asked may have been cancelled meanwhile."""
+        rows = []
+        for routed in asked:
+            origin, key, value, headers, recorded_ms = record_of(routed)
+            about = (*key_of(routed), routed.tenant, routed.request_id)
+            money = (routed.spent_usd, hop_of(routed).price_usd, routed.limit_usd)
+            rows.append((*about, *money, origin, key, value, orjson.dumps(headers).decode(), recorded_ms))
+        with database.translated():
+            await failpoints.reach("before-claim-commit")
+            mine = (self.pool_name, self.owner, self.lease_s)
+            found = await self._pool.fetch(queries.open_claims, *mine, *_columns(rows))
+            await failpoints.reach("after-claim-commit")
+        made = {row.key: self._take(row) for row in map(row_of, found)}
+        return [made.pop(key_of(routed), None) for routed in asked]
+
     async def _again(self, routed: ImageRouted, row: Row) -> Claim | Row | Standing:
         """A replay of a claim that ended in a dead letter."""
-        key, record = key_of(routed), _record_of(routed)
+        key, record = key_of(routed), record_of(routed)
         opened = await self._row(queries.reopen_claim, *key, self.owner, self.lease_s, *record)
         if opened is not None:
             return self._take(opened)
@@ -181,7 +141,7 @@ class Claims:
                 queries.discard_unclaimed,
                 *(*key, routed.tenant, routed.request_id, self.pool_name, self.owner),
                 *(routed.spent_usd, hop.price_usd, routed.limit_usd),
-                *_record_of(routed),
+                *record_of(routed),
             )
             made = made or await self._row(queries.settle_dead, *key, "discarded")
             row = made or await self._row(queries.read_claim, *key)
@@ -194,22 +154,34 @@ class Claims:
 
         A dead letter emits nothing of its handler, so its attempt leaves through the outbox.
         """
-        end = (decision.outcome, decision.detail, decision.paid_usd)
+        row = await self._finished((routed, claim, decision))
         with database.translated():
-            async with self._pool.acquire() as connection, connection.transaction():
-                found = await connection.fetchrow(queries.finish_claim, *claim.row.key, claim.row.fence, *end)
-                row = _row(found) if found is not None else None
-                attempt = attempt_of(routed, row) if row is not None and row.outcome == "exhausted" else None
-                if attempt is not None:
-                    await outbox.put(connection, SCHEMA, [attempt], cause=routed.envelope)
-                await failpoints.reach("before-finish-commit")
-            await failpoints.reach("after-finish-commit")
             if row is None:  # ours all the same if the answer to an earlier try was lost
                 row = await self._row(queries.read_claim, *claim.row.key)
                 row = row if row is not None and (row.state, row.fence) == ("done", claim.row.fence) else None
         self.drop(claim)
         telemetry.count("giclee_claims_total", pool=self.pool_name, outcome=decision.outcome if row else "fenced")
         return row
+
+    async def _finish_all(self, asked: Sequence[tuple[ImageRouted, Claim, Decision]]) -> list[Row | None]:
+        ends = [(*claim.row.key, claim.row.fence, end.outcome, end.detail, end.paid_usd) for _, claim, end in asked]
+        with database.translated():
+            async with self._pool.acquire() as connection, connection.transaction():
+                found = await connection.fetch(queries.finish_claims, *_columns(ends))
+                rows = {row.key: row for row in map(row_of, found)}
+                done = [(routed, rows.get(claim.row.key)) for routed, claim, _ in asked]
+                await outbox.put_caused(
+                    connection,
+                    SCHEMA,
+                    [
+                        (attempt, routed.envelope)
+                        for routed, row in done
+                        if row is not None and row.outcome == "exhausted" and (attempt := attempt_of(routed, row))
+                    ],
+                )
+                await failpoints.reach("before-finish-commit")
+            await failpoints.reach("after-finish-commit")
+        return [row for _, row in done]
 
     async def bury(self, routed: ImageRouted, dead_class: str, message: str) -> Burial:
         """End the claim of a record that is about to become a dead letter, and say whose identity that one has."""
@@ -241,7 +213,7 @@ class Claims:
         rows = [(*place[0], self._answered.pop(place)) for place in places if place in self._answered]
         if rows:
             with database.translated():
-                await self._pool.execute(queries.acknowledge, *(list(column) for column in zip(*rows, strict=True)))
+                await self._pool.execute(queries.acknowledge, *_columns(rows))
 
     # ---- what the sweeper does ------------------------------------------------------------------
 
@@ -264,7 +236,7 @@ class Claims:
         """Claims whose owner vanished, ours from now on; their records are to be handled again."""
         with database.translated():
             rows = await self._pool.fetch(queries.take_over, self.pool_name, limit, self.owner, self.lease_s)
-        found = [_row(one) for one in rows]
+        found = [row_of(one) for one in rows]
         for row in found:
             stale = self.in_hand.get(row.key)
             if stale is not None:
@@ -278,7 +250,7 @@ class Claims:
         with database.translated():
             over = await self._pool.fetch(queries.end_expired, self.pool_name, limit, self.owner)
             quiet = await self._pool.fetch(queries.unacknowledged, self.pool_name, limit, quiet_s)
-        found = {row.key: row for row in map(_row, [*over, *quiet])}
+        found = {row.key: row for row in map(row_of, [*over, *quiet])}
         return list(found.values())
 
     async def give_back(self, claim: Claim, *, held: bool) -> None:
@@ -311,28 +283,9 @@ class Claims:
 
     async def _row(self, query: str, *values: object) -> Row | None:
         found = await self._pool.fetchrow(query, *values)
-        return None if found is None else _row(found)
+        return None if found is None else row_of(found)
 
 
-def _record_of(routed: ImageRouted) -> tuple[str, bytes, bytes, Sequence[Sequence[str]], int]:
-    """The record an event came in, as its columns; headers are bytes and jsonb is text, hence base64."""
-    envelope = routed.envelope
-    value = envelope.value or routed.model_dump_json(exclude_none=True, by_alias=True).encode()
-    headers = [[name, base64.b64encode(raw).decode()] for name, raw in envelope.headers]
-    recorded_ms = int(envelope.recorded_at.timestamp() * 1000)
-    return envelope.origin, routed.key().encode(), value, headers, recorded_ms
-
-
-def _row(found: Any) -> Row:
-    topic, partition, offset = found["origin"].rsplit(":", 2)
-    record = Record(
-        topic=topic,
-        partition=int(partition),
-        offset=int(offset),
-        key=found["record_key"],
-        value=found["record_value"],
-        headers=tuple((name, base64.b64decode(text)) for name, text in found["record_headers"]),
-        timestamp_ms=found["recorded_ms"],
-    )
-    same = ("state", "fence", "base_usd", "prior_usd", "price_usd", "limit_usd", "outcome", "detail")
-    return Row(key=(found["candidate_id"], found["hop"]), record=record, **{name: found[name] for name in same})
+def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Rows as the arrays that unnest takes."""
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -17,7 +17,8 @@ from giclee.bus.errors import Poison, Transient
 from giclee.bus.stage import Burial, Stage
 from giclee.gpu_worker import outcome
 from giclee.gpu_worker.batch import Batcher
-from giclee.gpu_worker.claims import Claim, Claims, Row, Standing
+from giclee.gpu_worker.claim import Claim, Row, Standing
+from giclee.gpu_worker.claims import Claims
 from giclee.gpu_worker.outcome import Decision
 from giclee.gpu_worker.provider import Answer, Ask, Made, NotMade
 from giclee.gpu_worker.shelf import Shelf, shape_of

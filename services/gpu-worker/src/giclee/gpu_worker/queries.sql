@@ -1,14 +1,23 @@
--- name: end_request
--- Remember that a request has ended; said twice it changes nothing.
-INSERT INTO gpu_worker.ended (tenant, request_id) VALUES ($1, $2) ON CONFLICT DO NOTHING
+-- name: end_requests
+-- Remember that requests have ended; said twice it changes nothing.
+INSERT INTO gpu_worker.ended (tenant, request_id)
+SELECT tenant, request_id FROM unnest($1::text[], $2::uuid[]) AS closed (tenant, request_id)
+ORDER BY tenant, request_id ON CONFLICT DO NOTHING
 
--- name: open_claim
--- Claim a candidate's hop for the first time, only where nobody has and the request has not ended.
+-- name: open_claims
+-- Claim candidates' hops for the first time, only where nobody has and the request has not ended. By key, so that two
+-- workers with the same ones wait for each other instead of locking crosswise.
 INSERT INTO gpu_worker.claims AS c (candidate_id, hop, tenant, request_id, pool, state, fence, owner, lease_until,
     base_usd, price_usd, limit_usd, at_risk_usd, origin, record_key, record_value, record_headers, recorded_ms)
-SELECT $1, $2, $3, $4, $5, 'live', 1, $6, clock_timestamp() + make_interval(secs => $7),
-    $8, $9, $10, CASE WHEN $8::numeric + $9::numeric <= $10::numeric THEN $9::numeric ELSE 0 END, $11, $12, $13, $14, $15
-WHERE NOT EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = $3 AND e.request_id = $4)
+SELECT n.candidate_id, n.hop, n.tenant, n.request_id, $1, 'live', 1, $2, clock_timestamp() + make_interval(secs => $3),
+    n.base_usd, n.price_usd, n.limit_usd, CASE WHEN n.base_usd + n.price_usd <= n.limit_usd THEN n.price_usd ELSE 0 END,
+    n.origin, n.record_key, n.record_value, n.record_headers::jsonb, n.recorded_ms
+FROM unnest($4::uuid[], $5::int[], $6::text[], $7::uuid[], $8::numeric[], $9::numeric[], $10::numeric[],
+        $11::text[], $12::bytea[], $13::bytea[], $14::text[], $15::bigint[])
+    AS n (candidate_id, hop, tenant, request_id, base_usd, price_usd, limit_usd, origin, record_key, record_value,
+        record_headers, recorded_ms)
+WHERE NOT EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = n.tenant AND e.request_id = n.request_id)
+ORDER BY n.candidate_id, n.hop
 ON CONFLICT (candidate_id, hop) DO NOTHING
 RETURNING c.*
 
@@ -46,12 +55,14 @@ VALUES ($1, $2, $3, $4, $5, 'done', 1, $6, clock_timestamp(), $7, $8, $9, $10, $
 ON CONFLICT (candidate_id, hop) DO NOTHING
 RETURNING c.*
 
--- name: finish_claim
--- What a fence came to, only while it is still the fence; what it paid is counted.
+-- name: finish_claims
+-- What fences came to, each only while it is still the fence; what they paid is counted.
 UPDATE gpu_worker.claims AS c
-SET state = 'done', outcome = $4, detail = $5, prior_usd = c.prior_usd + $6::numeric, at_risk_usd = 0,
+SET state = 'done', outcome = n.outcome, detail = n.detail, prior_usd = c.prior_usd + n.paid_usd, at_risk_usd = 0,
     acknowledged = false, lease_until = clock_timestamp(), finished_at = clock_timestamp()
-WHERE c.candidate_id = $1 AND c.hop = $2 AND c.state = 'live' AND c.fence = $3
+FROM unnest($1::uuid[], $2::int[], $3::bigint[], $4::text[], $5::jsonb[], $6::numeric[])
+    AS n (candidate_id, hop, fence, outcome, detail, paid_usd)
+WHERE c.candidate_id = n.candidate_id AND c.hop = n.hop AND c.state = 'live' AND c.fence = n.fence
 RETURNING c.*
 
 -- name: bury_claim

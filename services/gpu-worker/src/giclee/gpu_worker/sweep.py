@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from giclee.bus import failpoints, telemetry
 from giclee.bus.errors import Transient
 from giclee.bus.transport import Record
-from giclee.gpu_worker.claims import RENEW_S, Claim, Claims
+from giclee.gpu_worker.claim import Claim
+from giclee.gpu_worker.claims import RENEW_S, Claims
 
 SWEEP_S = 5.0
 FORGET_S = 3600.0
