@@ -5,7 +5,9 @@ Keys name the bytes, so sealing twice, here or in another replica, makes the sam
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import uuid
 
 from giclee.bus.blobs import Blobs
 from giclee.publisher import derive
@@ -17,6 +19,7 @@ from giclee.schemas.parts import BlobRef, Derivative
 
 _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 THUMBNAIL = "thumbnail"
+_Which = tuple[str, uuid.UUID, int]
 
 
 def suffix_of(content_type: str) -> str:
@@ -30,13 +33,32 @@ class Sealer:
     def __init__(self, blobs: Blobs, deriver: Deriver) -> None:
         self._blobs = blobs
         self._deriver = deriver
+        self._sealing: dict[_Which, asyncio.Task[Fact]] = {}
 
     async def seal(self, order: Order, index: int) -> Fact:
         """The fact that this candidate's image is safe. The caller stores it.
 
+        An image and its score are often learned of together: whoever comes second gets the first one's fact, or
+        error. Errors: Poison when the image is gone, has other bytes or cannot be decoded; Transient when the store
+        is away.
+        """
+        which = order.tenant, order.request_id, index
+        sealing = self._sealing.get(which)
+        if sealing is None:
+            sealing = self._sealing[which] = asyncio.create_task(self._seal(order, index))
+            sealing.add_done_callback(lambda done: self._forget(which, done))
+        return await asyncio.shield(sealing)  # one of them may be cancelled
+
+    def _forget(self, which: _Which, done: asyncio.Task[Fact]) -> None:
+        del self._sealing[which]
+        if not done.cancelled():
+            done.exception()  # it is theirs who wait; there may be nobody left
+
+    async def _seal(self, order: Order, index: int) -> Fact:
+        """The bytes verified, copied and derived.
+
         The score that lets it pass names the sha256 of the very bytes that are copied: they are hashed when they
-        are read and again when they are put. Errors: Poison when the image is gone, has other bytes or cannot be
-        decoded; Transient when the store is away.
+        are read and again when they are put.
         """
         outcome, score = order.outcomes[index], order.score_of(index)
         image = outcome.image
