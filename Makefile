@@ -15,10 +15,10 @@ GPU_LOCAL := $(patsubst %/pyproject.toml,%,$(wildcard $(addsuffix /pyproject.tom
 LIGHT_STAMP := .venv/.giclee-ready
 GPU_STAMP := .venv-gpu/.giclee-ready
 
-.PHONY: help setup setup-light check test test-unit demo up down status logs models schemas docs bench
+.PHONY: help setup setup-light check test test-unit demo up down status logs models schemas docs bench kill-matrix
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup-light: $(LIGHT_STAMP)
 setup: $(LIGHT_STAMP) $(GPU_STAMP)
@@ -64,6 +64,10 @@ docs: $(LIGHT_STAMP) ## regenerate the docs of settings, metrics and topics
 
 bench: setup ## ratios against a baseline in the same run, into docs/bench.md
 	$(LIGHT) -m tests.bench
+
+# make kill-matrix ARGS="--only publisher --modes kill --seeds 1"
+kill-matrix: $(LIGHT_STAMP) ## every failpoint killed, stopped, broken, three seeds each: about two hours
+	$(LIGHT) -m tests.chaos.kill_matrix $(ARGS)
 
 # --- set-up: packages follow their pinned set; our own distributions follow their pyproject files ---
 
