@@ -69,6 +69,10 @@ bench: setup ## ratios against a baseline in the same run, into docs/bench.md
 kill-matrix: $(LIGHT_STAMP) ## every failpoint killed, stopped, broken, three seeds each: about two hours
 	$(LIGHT) -m tests.chaos.kill_matrix $(ARGS)
 
+# make chaos SEED=7 MINUTES=10; a seed repeats its plan of faults
+chaos: setup-light ## faults against a three-broker stack, then the invariants
+	$(LIGHT) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
 # --- set-up: packages follow their pinned set; our own distributions follow their pyproject files ---
 
 $(LIGHT_STAMP): .venv/.packages $(addsuffix /pyproject.toml,$(LIGHT_LOCAL))

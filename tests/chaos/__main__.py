@@ -1,0 +1,39 @@
+"""`python -m tests.chaos --seed 7 --minutes 10`: one campaign. `make chaos SEED= MINUTES=` calls it."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+
+from giclee.infra.local.folder import checkout
+from tests.chaos.campaign import Wish, run
+from tests.chaos.faults import TABLE
+from tests.chaos.stack import FULL, SMALL
+
+RATE_PER_S = 1.5
+
+
+def main() -> int:
+    """Read the wish, run it; the exit code is the checker's."""
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=None, help="repeats a plan; absent, one is drawn and printed")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--rate", type=float, default=RATE_PER_S, help="requests per second")
+    parser.add_argument("--small", action="store_true", help="one replica of most services")
+    parser.add_argument(
+        "--only", nargs="*", choices=[row.name for row in TABLE], help="these faults; none without a word"
+    )
+    given = parser.parse_args()
+    seed = secrets.randbelow(10**6) if given.seed is None else given.seed
+    print(f"seed {seed}: make chaos SEED={seed} MINUTES={given.minutes:g}", flush=True)
+    scale = SMALL if given.small else FULL
+    wish = Wish(seed=seed, minutes=given.minutes, rate_per_s=given.rate, scale=scale, kinds=given.only)
+    try:
+        return run(wish, checkout() / ".giclee" / "chaos" / str(seed))
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
