@@ -34,7 +34,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "aiokafka": ("bus/kafka.py", "bus/kafka/*.py", "bus/outbox.py", "bus/placement.py"),
     "aioboto3": ("bus/blobs.py",),
     "botocore": ("bus/blobs.py", "bus/s3.py"),
-    "fastapi": ("*/api.py", "*/problems.py", "replay/doctor_api.py"),
+    "fastapi": ("*/api.py", "*/problems.py", "replay/doctor_api.py", "replay/held_api.py"),
     "asyncpg": (
         "*/store.py",
         "gpu_worker/claims.py",

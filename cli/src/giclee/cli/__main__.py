@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from giclee.cli import assets, db, demo, dev, dlq, environment, lag, requests, switch, topics
+from giclee.cli import assets, db, demo, dev, dlq, doctor, environment, lag, requests, switch, topics
 from giclee.cli.output import BAD
 from giclee.infra.trouble import Trouble
 
@@ -29,6 +29,7 @@ GROUPS: dict[str, typer.Typer] = {
 COMMANDS: dict[str, Callable[..., None]] = {
     "request": requests.create,
     "lag": lag.lag,
+    "doctor": doctor.doctor,
 }
 
 # what a verb may raise when something expected is wrong; the message is the sentence that people read

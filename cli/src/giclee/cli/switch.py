@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
-from giclee.cli.http import OPERATIONS, actor, call
-from giclee.cli.output import USAGE, AsJson, fail, show
+from giclee.cli.http import OPERATIONS, actor, call, pages
+from giclee.cli.output import USAGE, AsJson, fail, show, tell
+from giclee.cli.selecting import span_of
 
 app = typer.Typer(no_args_is_help=True, help="Switches: hold or refuse a part of the work.")
 
 COLUMNS = ("scope", "mode", "in_force", "held", "reason", "actor", "set_at", "expires_at")
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+HELD = ("held_at", "scope", "stage", "topic", "request_id", "size_bytes")
 
 Scope = Annotated[
     str, typer.Argument(help="all, or tenant:, provider:, model:, template:, asset-type:, batch:, stage: and a name.")
@@ -27,6 +27,17 @@ Reason = Annotated[str, typer.Option(help="Why; people and the audit read it.")]
 def ls(json_: AsJson = False) -> None:
     """Switches that are set, and how many records wait under each."""
     show(call(OPERATIONS, "GET", "/v1/switches")["items"], as_json=json_, columns=COLUMNS, empty="no switch is set")
+
+
+@app.command()
+def held(
+    scope: Annotated[str | None, typer.Argument(help="Only what waits under this switch.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, the oldest first.")] = 50,
+    json_: AsJson = False,
+) -> None:
+    """Records that wait under switches; they flow on by themselves when the switch is cleared."""
+    rows = list(pages(OPERATIONS, "/v1/held", {"scope": scope} if scope else {}, limit))
+    show(rows, as_json=json_, columns=HELD, empty="nothing is held")
 
 
 @app.command("set")
@@ -45,6 +56,8 @@ def set_one(
         fail("say --hold or --refuse", USAGE)
     body = {"mode": "hold" if hold else "refuse", "reason": reason, "actor": actor(), "expires_at": _until(expires)}
     show([_put(scope, {key: value for key, value in body.items() if value})], as_json=json_)
+    if hold:
+        tell(f"what it holds: giclee switch held {scope}; let it go: giclee switch clear {scope} --reason …")
 
 
 @app.command()
@@ -61,7 +74,7 @@ def _put(scope: str, body: dict[str, str]) -> dict[str, str]:
 def _until(text: str | None) -> str | None:
     if text is None:
         return None
-    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if not found:
+    span = span_of(text)
+    if not span:
         fail(f"--expires {text}: expected a number and s, m, h or d, for example 2h", USAGE)
-    return (datetime.now(UTC) + timedelta(seconds=int(found[1]) * _UNITS_S[found[2]])).isoformat()
+    return (datetime.now(UTC) + span).isoformat()
