@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from giclee.schemas.events import EVENTS
 EXAMPLES = Path(__file__).parents[2] / "schemas" / "examples"
 BIG = 800_000
 """Bytes of the largest values and headers: below the topic's limit, and well above what anybody expects."""
+HALF_AN_HOUR_MS = 1_800_000
+"""A broker refuses timestamps more than an hour ahead of its clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +265,7 @@ def _odd_but_good() -> Iterator[Odd]:
     yield odd("marks of an older death", ("dlq-id", b"1"), ("dlq-stage", b"x"), ("kafka_dlt-original-topic", b"x"))
     yield odd("foreign content type", ("content-type", b"text/html; charset=latin-1"))
     yield odd("a replay count of many digits", ("giclee-replay-count", b"9" * 500))
-    yield odd("a timestamp in the future", timestamp_ms=4_102_444_800_000)
+    yield odd("a timestamp in the future", timestamp_ms=int(time.time() * 1000) + HALF_AN_HOUR_MS)
     yield odd("a timestamp of 1970", timestamp_ms=1)
 
 
