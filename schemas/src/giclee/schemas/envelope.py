@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, lru_cache
+from typing import Any
 
 SPEC_VERSION = "1.0"
 JSON = "application/json"
@@ -31,10 +32,11 @@ Headers = tuple[tuple[str, bytes], ...]
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Envelope:
     """How an event was delivered. Times are aware datetimes in UTC. Written once, where a record is read:
-    not frozen only because freezing costs 5 us a record.
+    not frozen only because freezing costs 5 us a record, and without slots because `read` sets all that was found
+    at once.
 
     `origin` names the record ("topic:partition:offset"): an opaque identity for handlers, stable over
     redeliveries and different for every record. `recorded_at` is the record's own timestamp; `headers`
@@ -61,9 +63,9 @@ class Envelope:
 
     def at(self, origin: str, timestamp_ms: int, value: bytes | None = None) -> Envelope:
         """This envelope, found at `origin`; a timestamp in the future or missing reads as now."""
-        now = datetime.now(UTC)
-        recorded = datetime.fromtimestamp(min(timestamp_ms / 1000, 4e9), UTC) if timestamp_ms > 0 else now
-        self.origin, self.recorded_at, self.value = origin, min(recorded, now), value
+        now_s = time.time()
+        recorded_s = timestamp_ms / 1000 if 0 < timestamp_ms < now_s * 1000 else now_s
+        self.origin, self.recorded_at, self.value = origin, datetime.fromtimestamp(recorded_s, UTC), value
         return self
 
 
@@ -80,10 +82,32 @@ _FIELD_OF_HEADER = {
     REPLAY_FOR: "replay_for",
     REPLAY_RUN: "replay_run",
 }
+_PLAIN = {**_FIELD_OF_HEADER, REPLAY_COUNT: "needs care", DISCARD: "needs care"}
 
 
 def read(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
     """The envelope that a record's headers carry; what cannot be read is left out."""
+    headers = tuple(headers)
+    return _of_plain(headers) or _of_any(headers)
+
+
+def _of_plain(headers: tuple[tuple[str, bytes | None], ...]) -> Envelope | None:
+    """What `_of_any` finds, at a third of its cost, where all headers are as our own are; None where one is not."""
+    try:
+        texts: dict[str, Any] = {_PLAIN.get(name, "foreign"): str(raw, "ascii") for name, raw in headers}  # type: ignore[arg-type]
+    except (UnicodeDecodeError, TypeError):  # not a character, or nothing at all
+        return None
+    every = "".join(texts.values())
+    if "needs care" in texts or len(every) > ATTRIBUTE_MAX_BYTES or "\x00" in every:
+        return None
+    texts.pop("foreign", None)
+    texts["headers"] = headers
+    found = object.__new__(Envelope)
+    found.__dict__ = texts
+    return found
+
+
+def _of_any(headers: tuple[tuple[str, bytes | None], ...]) -> Envelope:
     found = Envelope()
     kept: list[tuple[str, bytes]] = []
     for name, raw in headers:
