@@ -95,13 +95,14 @@ def letters(history: History, counts: Counts) -> Iterator[Offence]:
         by_place[_fault_of(entry)].append(entry)
     announced = {_announced(entry.body) for entry in history.on(STALLED)}
     planted = {_planted(line): line for line in history.operations if not is_valid(line) and line["result"] == "ok"}
+    swapped = {_planted(line) for line in history.operations if _lost_its_place(history, line)}
     excused = any(fault.get("poison") and fault.get("happened") for fault in history.faults)
     for fault, entries in by_place.items():
         counts[f"class {entries[0].headers.get('dlq-class')}"] += 1
         counts["further copies"] += len(entries) - 1
         if len({entry.headers.get("dlq-id") for entry in entries}) > 1:
             yield Offence(f"{fault} is two dead letters", tuple(entry.show() for entry in entries))
-        if fault[1:] not in planted and not excused:
+        if fault[1:] not in planted and fault[1:] not in swapped and not excused:
             yield Offence(f"{fault} is a dead letter that nobody planted", (entries[0].show(),))
         if len(entries) > 1 and not history.faults:
             yield Offence(f"{fault} lies there twice, and nothing had failed", tuple(e.show() for e in entries))
@@ -111,9 +112,26 @@ def letters(history: History, counts: Counts) -> Iterator[Offence]:
     places = {fault[1:] for fault in by_place}
     for place, line in planted.items():
         counts["planted"] += 1
-        if place not in places and history.quiet:
+        if place not in places and history.quiet and not _came_first(history, line):
             yield Offence("a planted record is no dead letter", (shown(line),))
     yield from _indexed(history, counts)
+
+
+def _came_first(history: History, conflict: Fields) -> bool:
+    """Whether the first request of this id has an unknown fate, or a later place: then this one was the first."""
+    if conflict.get("repeats") != "conflict":
+        return False
+    others = [line for line in history.asked.get((conflict["tenant"], conflict["request_id"]), []) if is_valid(line)]
+    firsts = [line for line in others if line["result"] == "ok" and not line.get("repeats")]
+    return not firsts or any((line.get("offset") or 0) > conflict["offset"] for line in firsts)
+
+
+def _lost_its_place(history: History, line: Fields) -> bool:
+    """Whether this record is second to a conflicting one of its id, or may be."""
+    if line["kind"] != "kafka" or line.get("repeats") == "conflict" or not line.get("request_id"):
+        return False
+    rivals = history.asked.get((line["tenant"], line["request_id"]), [])
+    return any(rival.get("repeats") == "conflict" and _came_first(history, rival) for rival in rivals)
 
 
 def _fault_of(entry: Entry) -> tuple[str, ...]:

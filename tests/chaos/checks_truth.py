@@ -142,9 +142,11 @@ def orphans(history: History, counts: Counts) -> Iterator[Offence]:
         for blob in blobs_of(row["document"]) if row["status"] == "approved" else []:
             named.add(blob["key"])
             yield from _stored(history, blob, shown(row))
+    damaged = {key for fault in history.faults for key in fault.get("damaged", ())}
     for entry in history.on(GENERATED):
         named.add(entry.body["image"]["key"])
-        yield from _stored(history, entry.body["image"], entry.show())
+        if entry.body["image"]["key"] not in damaged:
+            yield from _stored(history, entry.body["image"], entry.show())
     for key in history.bucket.keys() - named:
         counts[f"objects of {key.partition('/')[0]} that no event names"] += 1
     counts["objects"] = len(history.bucket)

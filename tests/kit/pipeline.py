@@ -300,15 +300,15 @@ def _stages(line: Line, transport: Transport, deriver: Deriver, batcher: Batcher
 @asynccontextmanager
 async def running(
     url: str, *, judged: Judged = lambda event: True, stub: Stub | None = None, pace: Pace | None = None,
-    rules: dict[str, str] | None = None,
+    rules: dict[str, str] | None = None, transport: Any = None, blobs: Any = None,
 ) -> AsyncIterator[Line]:  # fmt: skip
-    """A line on the database at `url`, drained and stopped at the end."""
+    """A line on the database at `url`, drained and stopped at the end; `transport` and `blobs` may be real ones."""
     async with AsyncExitStack() as opened:
         pool = await opened.enter_async_context(database.connect(DatabaseSettings(url=url, pool_max=10), schema="test"))
         deriver = await opened.enter_async_context(deriving())
-        gate = Gate(MemoryTransport())
+        gate = Gate(transport or MemoryTransport())
         gate.rules |= rules or {}
-        line = Line(gate, pool, MemoryBlobs(), stub or Stub(), judged, pace or Pace())
+        line = Line(gate, pool, blobs or MemoryBlobs(), stub or Stub(), judged, pace or Pace())
         batcher = Batcher({"stub": line.stub}, wait_ms=1.0)
         writer = gate.writer("line")
         await writer.start()
