@@ -191,12 +191,14 @@ class Loop:
         """What the handler emits; None when the work was given up and the record will come again."""
         record = job.record
         found = wire.read(record.headers).at(record.origin(), record.timestamp_ms, record.value)
-        job.delivery = Delivery(record=record, envelope=found)
+        delivery = Delivery(record=record, envelope=found)
         tries = 0
         try:
             while True:
                 try:
-                    emits: Emits = await self._handle(job.delivery)
+                    emits: Emits = await self._handle(delivery)
+                    if self.stage.settled is not None:
+                        job.event = delivery.event  # else nobody needs it: its memory is the next event's
                     return emits
                 except Transient as error:
                     await self._wait_out(job, error, tries)
@@ -206,10 +208,11 @@ class Loop:
         except StageStopped as error:
             self.stopped_because = str(error)
             log.critical("stage stopped itself", stage=self.stage.name, error=str(error))
+            self._regulate()
             return None
         finally:
-            self._outages.pop(job, None)
-            self._regulate()
+            if self._outages.pop(job, None) is not None:
+                self._regulate()
 
     async def _wait_out(self, job: Job, error: Transient, tries: int) -> None:
         """Something behind us is away: pause the stage, be unready, wait a little longer each time."""
@@ -256,8 +259,8 @@ class Loop:
     def _count(self, settled: Sequence[tuple[Job, Emits]]) -> None:
         """Metrics once per batch: a call per record would cost more than the decoding."""
         stage = self.stage.name
-        handled = Counter(job.record.topic for job, _ in settled)
-        emitted = Counter(record.topic for _, emits in settled for record in emits)
+        handled = Counter([job.at.topic for job, _ in settled])
+        emitted = Counter([record.topic for _, emits in settled for record in emits])
         for topic, number in handled.items():
             telemetry.count("giclee_records_handled_total", number, stage=stage, topic=topic)
         for topic, number in emitted.items():
@@ -284,14 +287,11 @@ class Loop:
             self._outages.pop(sending, None)
 
     async def _tell_settled(self, jobs: Sequence[Job]) -> None:
-        events = [job.delivery.event for job in jobs if job.delivery and job.delivery.event is not None]
-        if events:
+        events = [job.event for job in jobs if job.event is not None]
+        if events and self.stage.settled is not None:
             try:
                 await self.stage.settled(events)
-            except (
-                Transient,
-                Poison,
-            ) as error:  # a hint only: what is not marked is emitted again, and is the same event
+            except (Transient, Poison) as error:  # a hint only: what is not marked is emitted again, the same event
                 log.warning("settled was not noted", stage=self.stage.name, error=str(error))
 
     async def _commit(self, offsets: dict[Partition, int]) -> None:

@@ -11,18 +11,19 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from giclee.bus.stage import Delivery
 from giclee.bus.transport import Partition, Record
+from giclee.schemas.events import Event
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One record being handled. `epoch` is its partition's at the time; None for work that no poll brought."""
+    """One record being handled. `epoch` is its partition's at the time; None for work that no poll brought. `event`
+    is there once it was handled, for a stage that wants to know what was settled."""
 
     record: Record
     at: Partition
     epoch: int | None
-    delivery: Delivery | None = None
+    event: Event | None = None
 
 
 class Track:

@@ -34,10 +34,6 @@ async def _bury(event: Event | None, error: BaseException) -> Burial:
     return Burial()
 
 
-async def _settled(events: Sequence[Event]) -> None:
-    return None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """A handler and what surrounds it.
@@ -58,7 +54,7 @@ class Stage:
     pool: str | None = None
     projection: bool = False
     bury: Callable[[Event | None, BaseException], Awaitable[Burial]] = _bury
-    settled: Callable[[Sequence[Event]], Awaitable[None]] = _settled
+    settled: Callable[[Sequence[Event]], Awaitable[None]] | None = None
 
     @property
     def group(self) -> str:

@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -53,6 +53,12 @@ def gauge(name: str, value: float, /, **labels: str) -> None:
 def observe(name: str, value_s: float, /, **labels: str) -> None:
     """Put seconds into a histogram. Errors as `count`."""
     _series(name, labels).observe(value_s)
+
+
+def observer(name: str, /, **labels: str) -> Callable[[float], None]:
+    """What `observe` does for one set of labels, at half of its cost. Errors as `count`."""
+    found: Callable[[float], None] = _series(name, labels).observe
+    return found
 
 
 def value(name: str, /, **labels: str) -> float:

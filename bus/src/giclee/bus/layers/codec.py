@@ -135,7 +135,8 @@ def decode_own(record: Record, envelope: Envelope) -> Event:
     if not record.value:
         raise strict.InvalidInput([strict.FieldError("", "the record has no value", "empty_value")])
     try:
-        return model.model_validate_json(record.value)
+        found: Event = model.__pydantic_validator__.validate_json(record.value)
+        return found
     except ValidationError as error:
         rows = error.errors(include_url=False, include_context=False, include_input=False)
         raise strict.InvalidInput(

@@ -14,12 +14,13 @@ from giclee.schemas.events import Event
 
 
 class _Turn:
-    """One handler at work. `expired`: its time is over and its task was told to stop."""
+    """One handler at work since `began` (monotonic seconds). `expired`: its time is over, its task was told to stop."""
 
-    __slots__ = ("cancelling", "expired", "task")
+    __slots__ = ("began", "cancelling", "expired", "task")
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self.task, self.cancelling, self.expired = task, task.cancelling(), False
+        self.began = time.monotonic()
 
 
 class _Clock:
@@ -28,32 +29,34 @@ class _Clock:
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
-        self._ends: dict[_Turn, float] = {}
+        self._turns: dict[_Turn, None] = {}  # a set that keeps its order
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> _Turn:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None
-        turn, loop = _Turn(task), task.get_loop()
-        at = self._ends[turn] = loop.time() + self._limit_s
+        turn = _Turn(task)
+        self._turns[turn] = None
         if self._timer is None:
-            self._timer = loop.call_at(at, self._ring, loop)
+            self._timer = loop.call_later(self._limit_s, self._ring, loop)
         return turn
 
     def end(self, turn: _Turn) -> bool:
         """Whether the handler's time had ended; the cancellation is then taken back, as `asyncio.timeout` does."""
         if not turn.expired:
-            del self._ends[turn]
+            del self._turns[turn]
             return False
         return turn.task.uncancel() <= turn.cancelling
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        for turn, at in list(self._ends.items()):
-            if at > loop.time():
-                self._timer = loop.call_at(at, self._ring, loop)
+        for turn in list(self._turns):
+            left_s = turn.began + self._limit_s - time.monotonic()
+            if left_s > 0:
+                self._timer = loop.call_later(left_s, self._ring, loop)
                 return
-            del self._ends[turn]
+            del self._turns[turn]
             turn.expired = True
             turn.task.cancel()
 
@@ -62,9 +65,10 @@ def layer(context: Context, inner: Next) -> Next:
     """A handler past `deadline_s` is cancelled and counts as a try that failed for this record."""
     deadline_s = context.stage.deadline_s
     clock = _Clock(deadline_s)
+    took = telemetry.observer("giclee_handler_seconds", stage=context.stage.name)
 
     async def within(delivery: Delivery) -> Sequence[Event]:
-        began, turn, ours = time.perf_counter(), clock.begin(), False
+        turn, ours = clock.begin(), False
         try:
             try:
                 events: Sequence[Event] = await inner(delivery)
@@ -78,6 +82,6 @@ def layer(context: Context, inner: Next) -> Next:
                 raise
             raise Transient("was cancelled from inside", scope="record") from error  # a future that others gave up
         finally:
-            telemetry.observe("giclee_handler_seconds", time.perf_counter() - began, stage=context.stage.name)
+            took(time.monotonic() - turn.began)
 
     return within
