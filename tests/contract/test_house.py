@@ -45,7 +45,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),
     "faust": ("router/health.py",),
     "confluent_kafka": ("infra/topics.py", "bus/avro.py", "cli/lag.py"),
-    "httpx2": ("gpu_worker/providers/*.py", "intake/quote.py", "cli/*.py"),
+    "httpx2": ("gpu_worker/providers/*.py", "intake/quote.py", "replay/ask.py", "cli/*.py"),
     "torch": ("gpu_worker/device.py", "gpu_worker/providers/diffusion.py", "scorer/embed.py", "models/*.py"),
     "diffusers": ("gpu_worker/providers/diffusion.py", "models/*.py"),
     "open_clip": ("scorer/embed.py", "models/*.py"),

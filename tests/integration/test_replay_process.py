@@ -83,11 +83,12 @@ async def test_a_held_request_flows_on_under_the_id_it_had(
             return found
 
         (letter,) = await until(died, 20)
-        done = await http.post("/v1/dead-letters/replay", json={**WHO, "ids": [letter["dlq_id"]]})
+        begun = await http.post("/v1/runs", json={"reason": "because", "ids": [letter["dlq_id"]]})
 
         async def died_again() -> bool:
             return sorted(one["replay_count"] for one in await died()) == [0, 1]
 
         await until(died_again, 20)
+        run = (await http.get(f"/v1/runs/{begun.json()['run_id']}")).json()
 
-    assert done.json()["replayed"] == 1
+    assert (run["sent"], run["came_back"]) == (1, 1)

@@ -51,6 +51,7 @@ METRICS: dict[str, Metric] = {
     # tables
     "giclee_table_rows": Metric("gauge", ("topic",), "Rows of a compacted topic that this process holds."),
     # replay
+    "giclee_dead_letters_put_back_total": Metric("counter", ("action",), "Dead letters sent back by replay runs."),
     "giclee_reconciler_found": Metric("gauge", ("check",), "What the reconciler's newest look found wrong."),
     # policy
     "giclee_policy_verdicts_total": Metric("counter", ("rule",), "Verdicts sent, by the rule that refused, if any."),

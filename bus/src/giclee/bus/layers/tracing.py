@@ -26,6 +26,16 @@ def traceparent() -> str | None:
     return _PASSED_ON.get()
 
 
+def linked(old: str | None, name: str) -> str | None:
+    """The header of a new trace that is linked to the one of the header `old`; None where that is not sampled."""
+    if old is None or not telemetry.is_sampled(old):
+        return None
+    remote = trace.get_current_span(_PROPAGATOR.extract({"traceparent": old})).get_span_context()
+    links = [trace.Link(remote)] if remote.is_valid else []
+    with trace.get_tracer("giclee.bus").start_as_current_span(name, links=links, kind=trace.SpanKind.PRODUCER):
+        return _of_this_span()
+
+
 def _of_this_span() -> str | None:
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from giclee.bus.memory.broker import Broker
+from giclee.bus.memory.lookup import MemoryLookup
 from giclee.bus.memory.reader import Group, MemoryReader
 from giclee.bus.memory.writer import MemoryNumberedWriter, MemoryTransactions, MemoryWriter
 from giclee.bus.transport import Partition, Record
@@ -56,6 +57,9 @@ class MemoryTransport:
 
     def numbered(self, name: str, topics: Sequence[str]) -> MemoryNumberedWriter:
         return MemoryNumberedWriter(self._broker, self.transactions(f"giclee.{name}"), name, topics)
+
+    def lookup(self) -> MemoryLookup:
+        return MemoryLookup(self._broker, lambda group: self._group(group).offsets)
 
     def transactions(self, name: str) -> MemoryTransactions:
         """A transactional writer."""

@@ -107,6 +107,8 @@ def launch(service: Service, replica: int, *, ports: Ports, folder: Folder, env:
         own["GICLEE_PUBLIC_URL"] = f"http://{ports.client_host}:{ports.of(service.name)}"
     if service.name == "intake":
         own |= _asked_by_intake(ports)
+    if service.name == "replay":
+        own |= _asked_by_replay(ports)
     argv = (str(interpreter(service.venv)), "-m", service.module)
     return Launch(argv=argv, env=own, log=folder.log(replica_name(service, replica)), cwd=checkout())
 
@@ -118,6 +120,15 @@ def _asked_by_intake(ports: Ports) -> dict[str, str]:
         "GICLEE_INTAKE_POLICY_URL": first["policy"],
         "GICLEE_INTAKE_ROUTER_URL": first["router"],
         "GICLEE_INTAKE_ASSETS_URL": f"http://{ports.client_host}:{ports.of('publisher')}",
+    }
+
+
+def _asked_by_replay(ports: Ports) -> dict[str, str]:
+    """Who knows of orders and claims: internal paths on the health ports of the first replicas."""
+    first = {row.name: f"http://{ports.client_host}:{health_port(row, 1, ports)}" for row in TABLE}
+    return {
+        "GICLEE_REPLAY_PUBLISHER_URL": first["publisher"],
+        "GICLEE_REPLAY_WORKER_URLS": f"local={first['gpu_worker']}",
     }
 
 

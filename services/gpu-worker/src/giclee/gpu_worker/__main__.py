@@ -14,6 +14,7 @@ from giclee.gpu_worker import providers, warm
 from giclee.gpu_worker.batch import Batcher
 from giclee.gpu_worker.claims import SCHEMA, Claims
 from giclee.gpu_worker.handle import Worker
+from giclee.gpu_worker.inquiries import Inquiries
 from giclee.gpu_worker.provider import ModelUnusable
 from giclee.gpu_worker.settings import GpuWorkerSettings
 from giclee.gpu_worker.shelf import Shelf
@@ -50,6 +51,7 @@ async def main(chosen: GpuWorkerSettings) -> None:
             settings=chosen,
             stages=(stage,),
             background=(batcher.run, first.run, sweeper.renew, sweeper.sweep, sweeper.forget, relay.run),
+            internal={"/internal/claims": Inquiries(claims).claims},
             checks={"models": first.check, "database": partial(database.ping, pool), "blobs": store.check},
         )
         await run.serve(service, transport)

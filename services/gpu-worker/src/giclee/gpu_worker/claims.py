@@ -100,6 +100,9 @@ class Claims:
             if row is None:
                 return Standing.ENDED
             if row.state == "live":
+                mine = self.in_hand.get(key)
+                if mine is not None and not mine.lost and mine.row.fence == row.fence:
+                    return mine  # who asked before was cut off while the statement ran
                 free = await self._row(queries.take_held, *key, self.owner, self.lease_s)
                 return Standing.ELSEWHERE if free is None else self._take(free)
             if row.outcome in ("exhausted", "dead") and routed.envelope.replay_for is not None:
@@ -262,6 +265,12 @@ class Claims:
         query = queries.leave_held if held else queries.give_back
         with database.translated():
             await self._pool.execute(query, *claim.row.key, claim.row.fence, claim.job is not None)
+
+    async def standing(self, keys: Sequence[Key]) -> dict[Key, Any]:
+        """How claims stand, for whoever thinks of opening one again: state, outcome, ended, spent_usd, limit_usd."""
+        with database.translated():
+            rows = await self._pool.fetch(queries.standing, *_columns(keys)) if keys else []
+        return {(row["candidate_id"], row["hop"]): row for row in rows}
 
     async def forget(self) -> None:
         """Delete what no record can ask for any more."""

@@ -164,3 +164,10 @@ DELETE FROM gpu_worker.claims WHERE (candidate_id, hop) IN (
 -- Ended requests that no record can name any more.
 DELETE FROM gpu_worker.ended WHERE (tenant, request_id) IN (
     SELECT tenant, request_id FROM gpu_worker.ended WHERE ended_at < clock_timestamp() - make_interval(days => $1) LIMIT 1000)
+
+-- name: standing
+-- How these claims stand, with what they spent over all hops and fences, and whether their request has ended.
+SELECT c.candidate_id, c.hop, c.state, c.outcome, c.limit_usd, c.base_usd + c.prior_usd AS spent_usd,
+    EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = c.tenant AND e.request_id = c.request_id) AS ended
+FROM gpu_worker.claims c
+JOIN unnest($1::uuid[], $2::int[]) AS asked (candidate_id, hop) ON c.candidate_id = asked.candidate_id AND c.hop = asked.hop

@@ -13,6 +13,7 @@ from giclee.publisher.closing import STAGE
 from giclee.publisher.derive import deriving
 from giclee.publisher.facts import READS
 from giclee.publisher.handle import EMITS, handle
+from giclee.publisher.inquiries import Inquiries
 from giclee.publisher.seal import Sealer
 from giclee.publisher.settings import PublisherSettings
 from giclee.publisher.store import Store
@@ -30,6 +31,7 @@ async def main(settings: PublisherSettings) -> None:
     ):
         store = Store(pool, settings.pace(), settings.links_from())
         sealer = Sealer(bucket, deriver)
+        inquiries = Inquiries(store, bucket)
         stage = Stage(
             name=STAGE,
             reads=READS,
@@ -53,6 +55,7 @@ async def main(settings: PublisherSettings) -> None:
                 Sweeper(store, sealer, settings.sweep_interval_s).run,
                 partial(api.serve, assets, settings.process.bind_host, settings.port),
             ),
+            internal={"/internal/orders": inquiries.orders, "/internal/blobs": inquiries.blobs},
             checks={
                 "database": store.check,
                 "bucket": bucket.check,

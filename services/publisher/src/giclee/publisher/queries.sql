@@ -101,3 +101,10 @@ LIMIT $7
 -- name: one_asset
 -- One asset of a tenant.
 SELECT asset_id, document, updated_at FROM publisher.assets WHERE tenant = $1 AND asset_id = $2
+
+-- name: standing
+-- How the orders of these requests stand.
+SELECT o.tenant, o.request_id, CASE WHEN o.closed_at IS NULL THEN 'open' ELSE 'closed' END AS state, o.outcome
+FROM publisher.orders o
+JOIN unnest($1::text[], $2::uuid[]) AS asked (tenant, request_id)
+    ON o.tenant = asked.tenant AND o.request_id = asked.request_id

@@ -245,6 +245,12 @@ class Store:
         with database.translated():
             return await self._pool.fetch(self._queries.page_of_assets, *arguments)
 
+    async def standing(self, keys: Sequence[Key]) -> dict[Key, tuple[str, str | None]]:
+        """("open" or "closed", outcome) of these requests' orders; nothing of requests that nobody heard of."""
+        with database.translated():
+            rows = await self._pool.fetch(self._queries.standing, *_columns(keys, 2))
+        return {(row["tenant"], row["request_id"]): (row["state"], row["outcome"]) for row in rows}
+
     async def one_asset(self, tenant: str, asset: uuid.UUID) -> asyncpg.Record | None:
         """The row of one asset; None when the tenant has no such one."""
         with database.translated():

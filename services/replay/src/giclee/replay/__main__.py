@@ -10,12 +10,16 @@ import uvicorn
 from giclee.bus import blobs, database, kafka, run
 from giclee.bus.settings import load
 from giclee.bus.table import Table
-from giclee.replay import doctor_api
+from giclee.replay import doctor_api, held_api
 from giclee.replay.api import application
+from giclee.replay.ask import Neighbours
 from giclee.replay.checks import Checks
+from giclee.replay.desk import Desk
 from giclee.replay.index import Index
+from giclee.replay.ledger import Ledger
 from giclee.replay.objects import Objects
 from giclee.replay.offsets import Offsets
+from giclee.replay.preflight import REPLAYS_MAX, Preflight
 from giclee.replay.reconcile import Reconciler
 from giclee.replay.runs import Runs
 from giclee.replay.settings import ReplaySettings
@@ -32,9 +36,12 @@ async def main(settings: ReplaySettings) -> None:
     async with database.connect(settings.database, schema="replay") as pool, blobs.connect(settings.blobs) as bucket:
         store = Store(pool)
         writer = transport.writer("replay")
-        await writer.start()
         table: Table[SwitchSet] = Table(SwitchSet, transport)
-        runs = Runs(store, writer.send, pools)
+        lookup = transport.lookup()
+        neighbours = Neighbours(settings.publisher_url, settings.workers())
+        preflight = Preflight(lookup, neighbours, pools)
+        ledger = Ledger(pool, preflight.allowed, REPLAYS_MAX)
+        runs = Runs(ledger, lookup, preflight, writer.send)
         switches = Switches(table, store, writer.send)
         index = Index(transport, store, pools)
         reconciler = Reconciler(
@@ -44,8 +51,9 @@ async def main(settings: ReplaySettings) -> None:
             pool,
             settings.reconcile_interval_s,
         )
-        app = application(store, runs, switches, api_key=settings.api_key.get_secret_value())
+        app = application(Desk(store, ledger, preflight, runs), switches, api_key=settings.api_key.get_secret_value())
         doctor_api.routes(app, reconciler)
+        held_api.routes(app, pool)
         config = uvicorn.Config(
             app, host=settings.process.bind_host, port=settings.port, log_config=None, lifespan="off", access_log=False
         )
@@ -54,12 +62,13 @@ async def main(settings: ReplaySettings) -> None:
         service = run.Service(
             name="replay",
             settings=settings,
-            background=(index.run, runs.sweep, switches.release, reconciler.run, table.follow, server._serve),
+            background=(index.run, runs.work, switches.release, reconciler.run, table.follow, server._serve),
             checks={"database": store.ping, "index": index.check},
         )
         try:
             await run.serve(service)
         finally:
+            await lookup.stop()
             await writer.stop()
 
 

@@ -1,197 +1,176 @@
-"""All SQL of the replay service."""
+"""The index of dead letters, what is held, and the audit: their SQL. Runs are in ledger.py."""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from decimal import Decimal
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
-from giclee.bus import database, dlq
+from giclee.bus import database
 from giclee.bus.errors import Poison
 from giclee.bus.transport import Record
+from giclee.replay import rows as make
 from giclee.replay import selection as select
-from giclee.schemas.parts import derived_id, is_uuid
 
 QUERIES = database.Queries(Path(__file__).with_name("queries.sql"))
+COUNTING_MS = 2000
+"""Counting ends after this; a page must not wait for a count of millions."""
+PLANNED = "SET LOCAL plan_cache_mode = force_custom_plan"
+"""Most filters are absent, and only a plan for those that are given can use its index."""
+TAKING_S = 120.0
+"""Taking or setting aside letters may last so long; 100,000 take some seconds."""
+Row = asyncpg.Record
 
 
-def _as_text(raw: bytes) -> str:
-    """Bytes as jsonb can keep them: one character each, and U+0100 for the zero byte, which it refuses."""
-    return raw.decode("latin-1").replace("\x00", "\u0100")
-
-
-def _as_bytes(text: str) -> bytes:
-    return text.replace("\u0100", "\x00").encode("latin-1")
-
-
-def headers_as_json(record: Record) -> list[list[str]]:
-    """Headers as jsonb keeps them."""
-    return [[_as_text(name.encode(errors="surrogatepass")), _as_text(raw or b"")] for name, raw in record.headers]
-
-
-def record_of(row: asyncpg.Record, topic: str) -> Record:
-    """The record of a row, byte for byte."""
-    named = ((_as_bytes(name).decode(errors="surrogatepass"), _as_bytes(text)) for name, text in row["headers"])
-    return Record(topic=topic, key=row["key"], value=row["value"], headers=tuple(named))
+def selecting(name: str) -> str:
+    """The text of a query with the condition of a selection in its place."""
+    text: str = getattr(QUERIES, name)
+    return text.replace("SELECTED", QUERIES.selected)
 
 
 class Store:
-    """Dead letters, held records and the audit."""
+    """Dead letters, held records and the audit. Errors of every method: Transient, Poison."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: database.Pool) -> None:
+        self.pool = pool
 
     async def index(self, records: Sequence[Record]) -> None:
         """Remember dead letters and held records, all or none. Errors: Transient; Poison where one cannot be stored."""
+        letters = [make.dead_letter_row(one) for one in records if not one.topic.endswith(".held")]
+        held = [make.held_row(one) for one in records if one.topic.endswith(".held")]
         with database.translated():
-            async with self._pool.acquire() as connection, connection.transaction():
-                for record in records:
-                    if record.topic.endswith(".held"):
-                        await connection.execute(QUERIES.index_held, *_held_row(record))
-                    else:
-                        await connection.execute(QUERIES.index_dead_letter, *_dead_letter_row(record))
+            async with self.pool.acquire() as connection, connection.transaction():
+                if letters:
+                    await connection.execute(QUERIES.index_dead_letters, *map(list, zip(*letters, strict=True)))
+                if held:
+                    await connection.executemany(QUERIES.index_held, held)
 
-    async def page(self, wanted: select.Selection, cursor: str | None, limit: int) -> list[asyncpg.Record]:
-        """Dead letters, newest first, without their bytes. Errors: ValueError for a bad cursor."""
-        after = select.read_cursor(cursor)
-        with database.translated():
-            return await self._pool.fetch(QUERIES.select_dead_letters, *wanted.filters(), *after, limit)
+    # ---- finding --------------------------------------------------------------------------------
 
-    async def counts(self, wanted: select.Selection) -> list[dict[str, Any]]:
-        """How many per stage, class and state."""
-        with database.translated():
-            rows = await self._pool.fetch(QUERIES.count_dead_letters, *wanted.filters())
+    async def page(
+        self, wanted: select.Selection, cursor: str | None, limit: int, *, ids: list[uuid.UUID] | None = None
+    ) -> list[Row]:
+        """Dead letters, newest first. Errors: ValueError for a bad cursor."""
+        return await self._selected("page", *wanted.filters(ids), *select.read_cursor(cursor), limit)
+
+    async def oldest(
+        self, wanted: select.Selection, after: Row | None, limit: int, *, ids: list[uuid.UUID] | None = None
+    ) -> list[Row]:
+        """Dead letters, oldest first, those behind `after`."""
+        place = (after["died_at"], after["dlq_id"]) if after is not None else (None, None)
+        return await self._selected("oldest", *wanted.filters(ids), *place, limit)
+
+    async def counts(self, wanted: select.Selection, ids: list[uuid.UUID] | None = None) -> list[dict[str, Any]] | None:
+        """How many per stage, class and state; None when that takes too long."""
+        rows = await self._counted("counts", *wanted.filters(ids))
+        if rows is None:
+            return None
         return [{"stage": r["stage"], "class": r["dead_class"], "state": r["state"], "count": r["count"]} for r in rows]
 
-    async def one(self, dlq_id: uuid.UUID) -> asyncpg.Record | None:
-        """One dead letter with its bytes."""
-        with database.translated():
-            return await self._pool.fetchrow(QUERIES.one_dead_letter, dlq_id)
+    async def clusters(self, wanted: select.Selection, limit: int) -> list[Row] | None:
+        """Dead letters by cause, most first; None when that takes too long."""
+        return await self._counted("clusters", *wanted.filters(), limit)
 
-    async def claim(self, ids: Sequence[uuid.UUID], run_id: uuid.UUID, *, again: bool) -> list[asyncpg.Record]:
-        """Take dead letters for a run; those of others, and with `again` False those already done, stay out."""
+    async def _selected(self, name: str, *values: Any) -> list[Row]:
         with database.translated():
-            return await self._pool.fetch(QUERIES.claim_for_replay, ids, run_id, again)
+            async with self.pool.acquire() as connection, connection.transaction(readonly=True):
+                await connection.execute(PLANNED)
+                return list(await connection.fetch(selecting(name), *values))
 
-    async def some(self, ids: Sequence[uuid.UUID]) -> list[asyncpg.Record]:
-        """Dead letters by id, without their bytes."""
+    async def _counted(self, name: str, *values: Any) -> list[Row] | None:
         with database.translated():
-            return await self._pool.fetch(QUERIES.some_dead_letters, ids)
+            try:
+                async with self.pool.acquire() as connection, connection.transaction(readonly=True):
+                    await connection.execute(f"{PLANNED}; SET LOCAL statement_timeout = {COUNTING_MS}")
+                    return list(await connection.fetch(selecting(name), *values))
+            except asyncpg.QueryCanceledError:
+                return None
 
-    async def replayed(self, ids: Sequence[uuid.UUID], run_id: uuid.UUID) -> None:
-        """The broker has what this run claimed."""
+    async def one(self, dlq_id: uuid.UUID) -> Row | None:
+        """One dead letter."""
         with database.translated():
-            await self._pool.execute(QUERIES.end_replay, ids, run_id, "replayed")
+            return await self.pool.fetchrow(QUERIES.one_dead_letter, dlq_id)
 
-    async def parked(self, dlq_id: uuid.UUID, run_id: uuid.UUID) -> None:
-        """Set aside for a person what this run claimed and cannot send."""
-        with database.translated():
-            await self._pool.execute(QUERIES.end_replay, [dlq_id], run_id, "parked")
+    # ---- setting aside, and the audit -----------------------------------------------------------
 
-    async def unfinished(self, limit: int) -> list[asyncpg.Record]:
-        """Replays whose process died between claiming and marking; the caller's for the next 30 s."""
+    async def set_aside(
+        self, wanted: select.Selection, ids: list[uuid.UUID] | None, limit: int, *, states: tuple[str, str], who: Note
+    ) -> int:
+        """Letters from one state to another, and the audit of it in the same transaction; how many."""
+        before, after = states
         with database.translated():
-            return await self._pool.fetch(QUERIES.claim_unfinished, limit)
+            async with self.pool.acquire() as connection, connection.transaction():
+                await one_at_a_time(connection)
+                tag = await connection.execute(
+                    selecting("set_aside"), *wanted.filters(ids), before, limit, after, who.operation, timeout=TAKING_S
+                )
+                count = int(tag.split()[-1])
+                details = {"before": before, "after": after, "count": count, "selection": wanted.as_json()}
+                await note(connection, who, {**details, **({"ids": [str(one) for one in ids]} if ids else {})})
+        return count
+
+    async def note(self, who: Note, details: dict[str, Any]) -> None:
+        """Write the audit once."""
+        with database.translated():
+            async with self.pool.acquire() as connection:
+                await note(connection, who, details)
+
+    async def audited(self, dlq_id: uuid.UUID | None, operations: list[uuid.UUID] | None, limit: int) -> list[Row]:
+        """What was done to a letter, or by runs, newest first."""
+        with database.translated():
+            return list(await self.pool.fetch(QUERIES.audited, dlq_id, operations, limit))
+
+    # ---- held records ---------------------------------------------------------------------------
 
     async def waiting(self) -> dict[str, int]:
         """Held records per switch scope."""
         with database.translated():
-            return {row["scope"]: row["count"] for row in await self._pool.fetch(QUERIES.waiting_scopes)}
+            return {row["scope"]: row["count"] for row in await self.pool.fetch(QUERIES.waiting_scopes)}
 
     async def now(self) -> datetime:
         """The database's clock."""
         with database.translated():
-            moment: datetime = await self._pool.fetchval(QUERIES.now)
+            moment: datetime = await self.pool.fetchval(QUERIES.now)
             return moment
 
     @asynccontextmanager
-    async def letting_go(
-        self, scopes: Sequence[str], before: datetime, limit: int
-    ) -> AsyncIterator[list[asyncpg.Record]]:
+    async def letting_go(self, scopes: Sequence[str], before: datetime, limit: int) -> AsyncIterator[list[Row]]:
         """Records held until `before`, oldest first; gone when the block ends well, and nobody else's meanwhile."""
         with database.translated():
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with self.pool.acquire() as connection, connection.transaction():
                 rows = await connection.fetch(QUERIES.waiting_held, scopes, before, limit)
                 yield rows
                 await connection.execute(QUERIES.release_held, [row["held_id"] for row in rows])
 
-    async def note(
-        self, actor: str, action: str, reason: str, run_id: uuid.UUID | None, details: dict[str, Any]
-    ) -> None:
-        """Write the audit."""
-        with database.translated():
-            await self._pool.execute(QUERIES.note, actor, action, reason, run_id, details)
-
     async def ping(self) -> None:
         """Errors: Transient when the database does not answer."""
         with database.translated():
-            await self._pool.fetchval("SELECT 1")
+            async with asyncio.timeout(2):
+                await self.pool.fetchval("SELECT 1")
 
 
-def _held_row(record: Record) -> tuple[Any, ...]:
-    named = {name: (raw or b"").decode(errors="replace") for name, raw in record.headers if name.startswith("held-")}
-    origin = named.get("held-origin", record.origin())
-    stage, scope = named.get("held-stage", "unknown"), named.get("held-scope", "all")
-    # the place in the held topic is part of the id: a record that is released and held again waits twice
-    held_id = derived_id("held", stage, origin, record.origin())
-    topic = record.topic.removesuffix(".held")
-    return held_id, stage, scope, topic, record.key, record.value, headers_as_json(record)
+class Note:
+    """Who does what, and why; `operation` is the run, or the deed, that it belongs to."""
+
+    def __init__(self, actor: str, action: str, reason: str, operation: uuid.UUID | None = None) -> None:
+        if "\x00" in actor + reason:
+            raise Poison("NUL is not allowed in texts")
+        self.actor, self.action, self.reason, self.operation = actor, action, reason, operation
 
 
-def _dead_letter_row(record: Record) -> tuple[Any, ...]:
-    """The row of a dead letter. Errors: Poison for a record that does not carry a dead letter's headers."""
-    named = {name: text.replace("\x00", "\ufffd") for name, text in dlq.read_headers(record.headers).items()}
-    try:
-        return _row_from(named, record)
-    except (KeyError, ValueError, ArithmeticError) as error:
-        raise Poison(f"not a dead letter's headers: {type(error).__name__} {error}") from error
+async def note(connection: Any, who: Note, *details: dict[str, Any], letters: Sequence[uuid.UUID | None] = ()) -> None:
+    """Write the audit: one row for each of `details`, about the letter in its place."""
+    about = list(letters) or [None] * len(details)
+    await connection.execute(QUERIES.note, who.actor, who.action, who.reason, who.operation, about, list(details))
 
 
-def _row_from(named: dict[str, str], record: Record) -> tuple[Any, ...]:
-    paid = named.get("dlq-paid-usd")
-    return (
-        uuid.UUID(named["dlq-id"]),
-        named["dlq-stage"],
-        named.get("dlq-class", "other"),
-        named.get("dlq-error-type", ""),
-        named.get("dlq-error-message", ""),
-        named.get("dlq-fingerprint", ""),
-        int(named.get("dlq-attempts", "1")),
-        named.get("dlq-tenant"),
-        _uuid(named.get("dlq-request-id")),
-        _uuid(named.get("dlq-candidate-id")),
-        named.get("dlq-provider"),
-        named.get("dlq-model"),
-        Decimal(paid) if paid else None,
-        int(named.get("dlq-replay-count", "0")),
-        named.get("dlq-service-version", ""),
-        named["dlq-original-topic"],
-        int(named["dlq-original-partition"]),
-        int(named["dlq-original-offset"]),
-        record.topic,
-        record.partition,
-        record.offset,
-        record.key,
-        record.value,
-        headers_as_json(record),
-        _moment(named.get("dlq-last-failed-at"), record.timestamp_ms),
-    )
-
-
-def _uuid(text: str | None) -> uuid.UUID | None:
-    return uuid.UUID(text) if text and is_uuid(text) else None
-
-
-def _moment(text: str | None, timestamp_ms: int) -> datetime:
-    """When it died, as its header says; the record's own time where the header does not."""
-    try:
-        moment = datetime.fromisoformat(text or "")
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except ValueError:
-        return datetime.fromtimestamp(max(timestamp_ms, 0) / 1000, UTC)
+async def one_at_a_time(connection: Any) -> None:
+    """Begin taking letters: others who want to wait, and a statement may last `TAKING_S`."""
+    await connection.execute(f"{PLANNED}; SET LOCAL statement_timeout = '{TAKING_S:.0f}s'")
+    await connection.execute(QUERIES.one_at_a_time, timeout=TAKING_S)

@@ -15,7 +15,8 @@ from giclee.bus.layers import codec
 from giclee.bus.layers.switches import stops
 from giclee.bus.table import Table
 from giclee.bus.transport import Record, Send
-from giclee.replay.store import Store, record_of
+from giclee.replay.rows import held_record
+from giclee.replay.store import Note, Store
 from giclee.schemas import envelope as wire
 from giclee.schemas.events import SwitchSet
 
@@ -39,7 +40,7 @@ class Switches:
     async def set(self, switch: SwitchSet) -> None:
         """Publish a switch; every stage follows the topic. Written to the audit first."""
         details = switch.model_dump(mode="json", exclude_none=True)
-        await self._store.note(switch.actor, f"switch {switch.mode}", switch.reason, None, details)
+        await self._store.note(Note(switch.actor, f"switch {switch.mode}", switch.reason), details)
         await self._send([codec.encode(switch, source="giclee/replay")])
 
     async def listed(self) -> list[dict[str, object]]:
@@ -83,7 +84,7 @@ class Switches:
         count = AT_ONCE
         while count == AT_ONCE:
             async with self._store.letting_go(scopes, now, AT_ONCE) as rows:
-                await self._send([_back(record_of(row, row["topic"]), row["stage"]) for row in rows])
+                await self._send([_back(held_record(row, row["topic"]), row["stage"]) for row in rows])
             count = len(rows)
             log.info("held records flow on", scopes=scopes, count=count)
 
