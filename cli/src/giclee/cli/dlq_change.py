@@ -202,11 +202,12 @@ def _tell_counts(counts: list[dict[str, Any]], *, json_: bool) -> None:
 
 
 def _counted(look: dict[str, Any]) -> str:
+    """A preflight as one sentence: how many, and what it may cost."""
     totals = look["totals"]
     said = [f"{totals.get(key, 0)} {key.replace('_', ' ')}" for key in ("go", "go_with_changes", "refuse")]
-    beyond = f", {look['beyond']} more selected" if look.get("beyond") else ""
-    unknown = f" for those whose cost is known, {look['cost_unknown']} are not" if look.get("cost_unknown") else ""
-    return f"{', '.join(said)}{beyond}; at most {look.get('cost_max_usd') or 0} USD{unknown}"
+    said += [f"{look['beyond']} more selected"] if look.get("beyond") else []
+    unknown = f", and what {look['cost_unknown']} cost is not known" if look.get("cost_unknown") else ""
+    return f"{', '.join(said)}; at most {look.get('cost_max_usd') or 0} USD{unknown}"
 
 
 def _tell_preflight(look: dict[str, Any], *, json_: bool) -> None:
