@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 
 from giclee.bus import database, failpoints, telemetry
+from giclee.bus.errors import Transient
 from giclee.bus.gather import Gathered
 from giclee.router.choose import Choice
 from giclee.router.waves import Asked, Key, Wave
@@ -66,10 +67,13 @@ class Waves:
                 return total
 
     async def keep_pruned(self) -> None:
-        """Prune every hour, until cancelled."""
+        """Prune every hour, until cancelled. A database that is away keeps what is old, not the process from working."""
         while True:
-            if forgotten := await self.prune():
-                log.info("waves forgotten", rows=forgotten)
+            try:
+                if forgotten := await self.prune():
+                    log.info("waves forgotten", rows=forgotten)
+            except Transient as error:
+                log.warning("nothing was forgotten", error=str(error))
             await asyncio.sleep(PRUNE_EVERY_S)
 
 
