@@ -67,7 +67,7 @@ class Waves:
                 return total
 
     async def keep_pruned(self) -> None:
-        """Prune every hour, until cancelled. A database that is away keeps what is old, not the process from working."""
+        """Prune every hour, until cancelled; a database that is away is asked again an hour later."""
         while True:
             try:
                 if forgotten := await self.prune():
