@@ -32,22 +32,42 @@ def money(history: History, counts: Counts) -> Iterator[Offence]:
     """9: a closing's cost covers what was paid, reported sums cover the provider's own ledger, budgets hold."""
     told, by = _reported(history)
     paid, calls = _charged(history)
+    counts["calls charged"] = sum(map(len, calls.values()))
     for candidate, usd in paid.items():
         if candidate in by and told.get(candidate, Decimal(0)) < usd:
             evidence = tuple(map(shown, calls[candidate][:3]))
             yield Offence(f"candidate {candidate}: {usd} was paid, {told.get(candidate, 0)} reported", evidence)
         counts["candidates charged more than once"] += len(calls[candidate]) > 1
     spent: dict[Request, Decimal] = defaultdict(Decimal)
-    for candidate in told.keys() | paid.keys():
-        request = by.get(candidate) or (calls[candidate][0]["tenant"], calls[candidate][0]["request_id"])
+    for candidate, request in by.items():
         spent[request] += max(told.get(candidate, Decimal(0)), paid.get(candidate, Decimal(0)))
+    sums = {(row["tenant"], row["request_id"]): row for row in history.table("intake.requests")}
     for request, entries in history.closings.items():
-        yield from _closing(entries[0], spent.get(request, Decimal(0)), _budget(history, request))
+        cost, usd = Decimal(entries[0].body["cost_usd"]), spent.get(request, Decimal(0))
         counts["closings whose cost was not final"] += not entries[0].body.get("cost_final", True)
-    for request, usd in spent.items():
-        budget = _budget(history, request)
-        if budget is not None and usd > budget:
-            yield Offence(f"{request}: {usd} was spent of a budget of {budget}")
+        if cost < usd and _is_told_later(entries[0], sums.get(request), usd):
+            counts["closed before a verdict, the sum told by status"] += 1
+        elif cost < usd:
+            yield Offence(f"the closing says {cost}, {usd} was paid", (entries[0].show(),))
+    for request in spent.keys() | history.closings.keys():
+        yield from _within_budget(history, request, spent.get(request, Decimal(0)))
+
+
+def _is_told_later(closing: Entry, row: Fields | None, usd: Decimal) -> bool:
+    """A request that ended before its verdict has no known candidates: what they cost is in its status (rule 4)."""
+    body = closing.body
+    unknown = not body.get("cost_final", True) and not body["candidates"] and body.get("policy_version") is None
+    return unknown and row is not None and Decimal(str(row["shown"].get("cost_usd", 0))) >= usd
+
+
+def _within_budget(history: History, request: Request, usd: Decimal) -> Iterator[Offence]:
+    asked = [line["budget_usd"] for line in history.accepted.get(request, []) if line.get("budget_usd") is not None]
+    if not asked:
+        return
+    budget, closings = Decimal(str(asked[0])), history.closings.get(request, [])
+    for said, where in ((usd, "spent"), *((Decimal(one.body["cost_usd"]), "counted") for one in closings)):
+        if said > budget:
+            yield Offence(f"{request}: {said} {where} of a budget of {budget}", tuple(one.show() for one in closings))
 
 
 def _reported(history: History) -> tuple[dict[str, Decimal], dict[str, Request]]:
@@ -64,25 +84,19 @@ def _reported(history: History) -> tuple[dict[str, Decimal], dict[str, Request]]
 
 
 def _charged(history: History) -> tuple[dict[str, Decimal], dict[str, list[Fields]]]:
+    """What the provider says it charged per candidate, with the calls. A seed that two candidates have names none."""
+    seeds: dict[Any, set[str]] = defaultdict(set)
+    for entry in history.routed():
+        seeds[entry.body["seed"]].add(entry.body["candidate_id"])
     paid: dict[str, Decimal] = defaultdict(Decimal)
     calls: dict[str, list[Fields]] = defaultdict(list)
     for line in history.calls:
-        paid[line["candidate_id"]] += Decimal(str(line["price_usd"]))
-        calls[line["candidate_id"]].append(line)
+        named = {line["candidate_id"]} if line.get("candidate_id") else seeds.get(line.get("seed"), set())
+        if len(named) == 1:
+            (candidate,) = named
+            paid[candidate] += Decimal(str(line["price_usd"]))
+            calls[candidate].append(line)
     return paid, calls
-
-
-def _budget(history: History, request: Request) -> Decimal | None:
-    asked = [line["budget_usd"] for line in history.accepted.get(request, []) if line.get("budget_usd") is not None]
-    return Decimal(str(asked[0])) if asked else None
-
-
-def _closing(entry: Entry, spent: Decimal, budget: Decimal | None) -> Iterator[Offence]:
-    cost = Decimal(entry.body["cost_usd"])
-    if cost < spent:
-        yield Offence(f"the closing says {cost}, {spent} was paid", (entry.show(),))
-    if budget is not None and cost > budget:
-        yield Offence(f"the closing says {cost} of a budget of {budget}", (entry.show(),))
 
 
 # ---- 10 -------------------------------------------------------------------------------------------------

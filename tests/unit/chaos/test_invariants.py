@@ -127,7 +127,21 @@ def overshoot(run: Written) -> None:
 
 
 def pay_twice_and_tell_once(run: Written) -> None:
-    run.calls.append({**run.calls[0], "call": "again"})
+    first = run.calls[0]
+    run.calls.append({"at": first["at"], "seed": 1, "price_usd": "0.0004"})
+    run.everywhere(lambda body: body.update(seed=2), ROUTED, 1)
+
+
+def forget_what_a_cancel_cost(run: Written) -> None:
+    """Closed before its verdict was known, and not even its status tells what was paid afterwards."""
+
+    def unknown(body: dict[str, Any]) -> None:
+        body.update(outcome="cancelled", candidates=0, approved=0, assets=[], cost_usd="0", cost_final=False)
+
+    run.everywhere(unknown, CLOSED)
+    run.tables["publisher.orders"][0]["outcome"] = "cancelled"
+    row = {"tenant": "acme", "request_id": name_of("one"), "shown": {"cost_usd": "0.0001"}}
+    run.tables["intake.requests"] = [row]
 
 
 def bury_twice(run: Written) -> None:
@@ -222,6 +236,7 @@ ANOMALIES: list[tuple[str, Spoil]] = [
     ("money", count_too_little),
     ("money", overshoot),
     ("money", pay_twice_and_tell_once),
+    ("money", forget_what_a_cancel_cost),
     ("letters", bury_twice),
     ("letters", bury_an_outage),
     ("letters", change_a_dead_letter),
