@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,14 +25,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from giclee.infra import migrate, topics
 from giclee.infra.local.child import Child, Launch
 from giclee.schemas import topics as names
-from tests.kit.service_process import free_port
-from tests.kit.stack import Stack
+from tests.kit.stack import Stack, ports_of_our_own
 from tests.kit.wait import until
 
 API_KEY = "a-key-of-at-least-16"
 READY_MAX_S = 90.0
 STOP_MAX_S = 40.0
 TEND_S = 0.05
+RESTART_S = 0.2
+PORTS = 28
+"""Two for each of two replicas of seven services."""
 MODULES = {
     "intake": "giclee.intake",
     "policy": "giclee.policy",
@@ -64,6 +66,7 @@ class Process:
     """One replica of a service; `deaths` are the exit codes of those that ended without being asked."""
 
     service: str
+    replica: int
     port: int
     api_port: int
     log: Path
@@ -82,6 +85,10 @@ class Process:
         if self.child is not None:
             self.child.send(number)
 
+    def end(self) -> str:
+        """The last it has written."""
+        return self.log.read_text(errors="replace")[-400:]
+
     def said(self, text: str) -> bool:
         """Whether the process has written this line."""
         return text in self.log.read_text(errors="replace") if self.log.exists() else False
@@ -90,11 +97,13 @@ class Process:
 class World:
     """The line. `seen` are the committed records of public topics and dead letters, by topic without the prefix."""
 
-    def __init__(self, stack: Stack, name: str, folder: Path) -> None:
+    def __init__(self, stack: Stack, name: str, folder: Path, ports: Sequence[int]) -> None:
         self.stack, self.prefix, self.folder = stack, f"{name}.", folder
         self.seen: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.processes: dict[str, Process] = {}
         self.paid_log = folder / "paid.log"
+        self._ports = iter(ports)
+        self._taken: dict[tuple[str, int], tuple[int, int]] = {}
         base = urlsplit(stack.database_url)
         self.database_url = urlunsplit(base._replace(path=f"/matrix_{name}"))
         self.env = self._environment()
@@ -119,18 +128,22 @@ class World:
 
     # ---- processes ------------------------------------------------------------------------------
 
-    def launch(self, service: str, failpoint: str | None = None, replica: str = "") -> Process:
+    def launch(self, service: str, failpoint: str | None = None, *, replica: int = 1) -> Process:
         """Start a process of a service, on ports of its own; what it says is in `log`."""
-        known = self.processes.get(service)
-        fresh = known is None or bool(replica)
-        process = Process(
-            service,
-            free_port() if fresh or known is None else known.port,
-            free_port() if fresh or known is None else known.api_port,
-            self.folder / f"{service}{replica}.log",
-        )
+        port, api_port = self._ports_of(service, replica)
+        process = Process(service, replica, port, api_port, self.folder / f"{service}.{replica}.log")
+        process.log.write_text("")  # what an earlier one said is no proof of this one
         self._start(process, failpoint)
         return process
+
+    def beside(self, process: Process) -> Process:
+        """Start the other replica of a service."""
+        return self.launch(process.service, replica=3 - process.replica)
+
+    def _ports_of(self, service: str, replica: int) -> tuple[int, int]:
+        if (service, replica) not in self._taken:
+            self._taken[service, replica] = next(self._ports), next(self._ports)
+        return self._taken[service, replica]
 
     def _start(self, process: Process, failpoint: str | None) -> None:
         own = {
@@ -150,6 +163,7 @@ class World:
                 code = process.child.exit_code() if process.child is not None and process.wanted else None
                 if code is not None:
                     process.deaths.append(code)
+                    await asyncio.sleep(RESTART_S)
                     self._start(process, None)
             await asyncio.sleep(TEND_S)
 
@@ -169,7 +183,6 @@ class World:
         known = self.processes.get(service)
         if known is not None:
             await self.stop(known)
-        (self.folder / f"{service}.log").write_text("")  # what an earlier case said is no proof of this one
         process = self.launch(service, failpoint)
         self.processes[service] = process
         return process
@@ -239,7 +252,14 @@ def poisoned_topic(stage: str) -> str | None:
 @asynccontextmanager
 async def running(stack: Stack, name: str, folder: Path) -> AsyncIterator[World]:
     """A world with all services ready, tended and followed."""
-    world = World(stack, name, folder)
+    with ports_of_our_own() as ports:
+        async with _running(World(stack, name, folder, range(ports.base, ports.base + PORTS)), name) as world:
+            yield world
+
+
+@asynccontextmanager
+async def _running(world: World, name: str) -> AsyncIterator[World]:
+    stack = world.stack
     admin = await asyncpg.connect(stack.database_url)
     await admin.execute(f"CREATE DATABASE matrix_{name}")
     await admin.close()
