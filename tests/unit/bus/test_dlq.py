@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from giclee.bus import dlq
+from giclee.bus import dlq, redaction
 from giclee.bus.transport import Record
 from giclee.schemas import envelope as wire
 
@@ -87,16 +87,16 @@ def test_a_discard_is_a_replay_and_is_no_mark_for_ever() -> None:
 )
 def test_messages_carry_no_secret(secret: str) -> None:
     """Keys, passwords and signatures of a message never reach a header."""
-    shown = dlq.message_of(RuntimeError(f"failed: {secret}"))
+    shown = redaction.message_of(RuntimeError(f"failed: {secret}"))
 
     assert not [word for word in ("hunter2", "sk-live", "abcdef0123") if word in shown]
 
 
 def test_messages_are_bounded() -> None:
     """At most one KiB, one line, whole characters."""
-    shown = dlq.message_of(RuntimeError("ä\n" * 2000))
+    shown = redaction.message_of(RuntimeError("ä\n" * 2000))
 
-    assert len(shown.encode()) <= dlq.MESSAGE_MAX_BYTES
+    assert len(shown.encode()) <= redaction.MESSAGE_MAX_BYTES
     assert "\n" not in shown
 
 

@@ -18,7 +18,6 @@ from giclee.schemas import envelope as wire
 from giclee.schemas.envelope import Headers
 from giclee.schemas.parts import derived_id, usd_text
 
-MESSAGE_MAX_BYTES = 1024
 SPRING_TOPIC = "kafka_dlt-original-topic"
 OMITTED = "dlq-omitted-bytes"
 """Header of a dead letter without its record's bytes: how many there were. It cannot be replayed from here."""
@@ -27,24 +26,7 @@ _STRIPPED = re.compile(
     r"^(dlq-|kafka_dlt-|giclee-replay-)|^(giclee-discard|held-(stage|scope|origin|request-id)|traceparent|tracestate)$"
 )
 
-_SECRETS = re.compile(
-    r"(?i)(bearer\s+|authorization[\"']?\s*[=:]\s*[\"']?(?:basic\s+|bearer\s+)?)[^\s\"']+"
-    r"|((?:x-amz-[a-z-]+|signature|password|passwd|secret|token|api[_-]?key|access[_-]?key)"
-    r"[\"']?\s*[=:]\s*[\"']?)[^\s&\"',;]+"
-    r"|(://[^/\s:@]*:)[^\s/]+(?=@)"
-)
 _VARIABLE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|[0-9a-f]{16,}|\d+|'[^']*'|\"[^\"]*\"")
-
-
-def redact(text: str) -> str:
-    """`text` without what looks like a secret: keys, tokens, passwords, presigned query strings."""
-    return _SECRETS.sub(lambda match: f"{next(g for g in match.groups() if g)}***", text)
-
-
-def message_of(error: BaseException) -> str:
-    """An error's message as it may be stored: redacted, one line without NUL, at most 1 KiB of UTF-8."""
-    line = " ".join(redact(str(error)).replace("\x00", "\ufffd").split())
-    return line.encode(errors="replace")[:MESSAGE_MAX_BYTES].decode(errors="ignore")
 
 
 def fingerprint(stage: str, error_type: str, message: str) -> str:

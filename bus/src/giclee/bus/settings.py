@@ -28,7 +28,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from giclee.bus import failpoints
+from giclee.bus import failpoints, redaction
 from giclee.bus.setting_names import ELSEWHERE, LATER, PREFIXES, REFUSED, REQUIRED, SHARED
 
 BAD_SETTINGS_EXIT_CODE = 2
@@ -148,6 +148,7 @@ def load(cls: type[AnySettings]) -> AnySettings:
         lines = "".join(f"  {line}\n" for line in error.errors)
         sys.stderr.write(f"{cls.__name__}: the environment has {len(error.errors)} bad setting(s):\n{lines}")
         raise SystemExit(BAD_SETTINGS_EXIT_CODE) from None
+    redaction.hide_secrets_of(found)
     process = getattr(found, "process", None)
     if isinstance(process, ProcessSettings):
         failpoints.arm(process.armed(), _process_name(cls))

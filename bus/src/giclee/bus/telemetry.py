@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from giclee.bus import redaction
 from giclee.bus.metrics import METRICS as METRICS
 from giclee.bus.metrics import Metric
 
@@ -162,8 +163,9 @@ def _discreet(_: Any, method: str, line: Line) -> Line:
 
 
 def _plain(one: Any) -> Any:
-    """A value as JSON takes it: finite, and short enough."""
+    """A value as JSON takes it: finite, short enough, and without secrets."""
     if isinstance(one, str):
+        one = redaction.redact(one)
         return one if len(one) <= TEXT_MAX_CHARS else f"{one[:TEXT_MAX_CHARS]}… ({len(one)} characters)"
     if one is None or isinstance(one, (bool, int)) or (isinstance(one, float) and one - one == 0):
         return one
@@ -184,7 +186,7 @@ _SHARED: tuple[Any, ...] = (
     _handled,
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-    structlog.processors.format_exc_info,
+    structlog.processors.ExceptionRenderer(redaction.traceback_of),
     _discreet,
 )
 

@@ -12,7 +12,7 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
-from giclee.bus import dlq, failpoints, telemetry
+from giclee.bus import dlq, failpoints, redaction, telemetry
 from giclee.bus.errors import Exhausted, Fenced, Poison, Transient
 from giclee.bus.layers import codec, switches
 from giclee.bus.stage import Burial, Context, Delivery, Emits, Next
@@ -86,7 +86,7 @@ def letter_of(context: Context, delivery: Delivery, error: Exception, burial: Bu
         stage=context.stage.name,
         dead_class=_class_of(error),
         error_type=type(error).__name__,
-        message=dlq.message_of(error),
+        message=redaction.message_of(error),
         attempts=max(delivery.attempts, 1),
         origin=burial.origin or delivery.record.origin(),
         timestamp_ms=delivery.record.timestamp_ms,
@@ -119,7 +119,7 @@ def stalled_of(delivery: Delivery, letter: dlq.DeadLetter, error: Exception, at:
         wave=event.wave_number() if isinstance(event, WaveEvent) else None,
         stage=letter.stage,
         dead_class=letter.dead_class,
-        reasons=tuple(reasons) or (default,),
+        reasons=tuple(_discreet(reason) for reason in reasons) or (default,),
         source=Position(topic=topic, partition=partition, offset=offset),
         dead_letter=at,
         fingerprint=letter.fingerprint,
@@ -128,6 +128,11 @@ def stalled_of(delivery: Delivery, letter: dlq.DeadLetter, error: Exception, at:
         stalled_at=datetime.now(UTC),
         closes_by=getattr(getattr(event, "request", None), "closes_by", None),
     )
+
+
+def _discreet(reason: Reason) -> Reason:
+    """A reason as everybody may read it: some tell what a provider answered."""
+    return reason.model_copy(update={"message": redaction.redact(reason.message)})
 
 
 class Guard:
@@ -180,7 +185,9 @@ class Guard:
         except (Transient, StageStopped, Fenced):
             raise
         except Exception as failed:  # a hook only adds what it knows; the record died all the same
-            log.critical("a bury hook failed", stage=self._stage.name, error=dlq.message_of(failed), exc_info=failed)
+            log.critical(
+                "a bury hook failed", stage=self._stage.name, error=redaction.message_of(failed), exc_info=failed
+            )
             return Burial()
 
 

@@ -65,7 +65,15 @@ def layer(context: Context, inner: Next) -> Next:
             return passed
         place = {"giclee.stage": stage, "messaging.destination.name": delivery.record.topic}
         links = _links(delivery)
-        with tracer.start_as_current_span(name, links=links, attributes=place, kind=trace.SpanKind.CONSUMER):
+        # an error's own words stay out of traces: they may quote what nobody should read
+        with tracer.start_as_current_span(
+            name,
+            links=links,
+            attributes=place,
+            kind=trace.SpanKind.CONSUMER,
+            record_exception=False,
+            set_status_on_exception=False,
+        ):
             _PASSED_ON.set(_of_this_span())
             emits: Emits = await inner(delivery)
             return emits

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from giclee.bus import failpoints, telemetry
 from giclee.bus.blobs import Blobs
-from giclee.bus.dlq import message_of
 from giclee.bus.errors import Poison, Transient
+from giclee.bus.redaction import message_of
 from giclee.bus.stage import Burial, Stage
 from giclee.gpu_worker import outcome
 from giclee.gpu_worker.batch import Batcher

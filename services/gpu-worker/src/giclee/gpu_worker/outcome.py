@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from giclee.bus.errors import Exhausted, Poison
+from giclee.bus.redaction import redact
 from giclee.gpu_worker.provider import Made, NotMade, Shape
 from giclee.schemas.events import Event, GenerationFailed, ImageGenerated, ImageRouted, ProviderOutcome
 from giclee.schemas.parts import Adjustment, BlobRef, Hop, ModelUsed, Params, Reason
@@ -72,7 +73,7 @@ def not_made(routed: ImageRouted, answer: NotMade) -> Decision:
     reason = Reason(
         code=answer.code,
         stage=f"gpu-worker.{routed.pool()}",
-        message=f"{answer.outcome}: {answer.message}"[:1000],
+        message=redact(f"{answer.outcome}: {answer.message}")[:1000],
         provider=routed.chain[routed.hop].provider,
         retryable=answer.transient,
     )
