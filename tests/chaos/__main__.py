@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import secrets
 import sys
+from pathlib import Path
 
 from giclee.infra.local.folder import checkout
 from tests.chaos.campaign import Wish, run
@@ -24,13 +26,15 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="*", choices=[row.name for row in TABLE], help="these faults; none without a word"
     )
+    parser.add_argument("--folder", type=Path, help="where the run is kept; absent, .giclee/chaos/<seed>")
     given = parser.parse_args()
     seed = secrets.randbelow(10**6) if given.seed is None else given.seed
     print(f"seed {seed}: make chaos SEED={seed} MINUTES={given.minutes:g}", flush=True)
     scale = SMALL if given.small else FULL
     wish = Wish(seed=seed, minutes=given.minutes, rate_per_s=given.rate, scale=scale, kinds=given.only)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # brokers that are away are no news here
     try:
-        return run(wish, checkout() / ".giclee" / "chaos" / str(seed))
+        return run(wish, given.folder or checkout() / ".giclee" / "chaos" / str(seed))
     except KeyboardInterrupt:
         return 130
 

@@ -23,13 +23,14 @@ from giclee.infra.local.folder import checkout
 from tests.chaos import faults, quiet, stack
 from tests.chaos.fault import until
 from tests.chaos.faults import Row
+from tests.chaos.load import MARKS
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.plan import draw
 from tests.chaos.quiet import Closings
 from tests.chaos.stack import Stack
 
 FOLLOWING_WITHIN_S = 60.0
-WELL_WITHIN_S = 180.0
+WELL_WITHIN_S = 240.0
 QUIET_WITHIN_S = 420.0
 RECORDED_WITHIN_S = 600.0
 LOAD_ENDS_WITHIN_S = 120.0
@@ -150,7 +151,7 @@ def _write_run(wish: Wish, folder: Path, began_at: float, *, is_quiet: bool) -> 
         "began_at": began_at,
         "ended_at": time.time(),
         "quiet": is_quiet,
-        "canaries": {},
+        "canaries": MARKS,
         "minutes": wish.minutes,
         "rate_per_s": wish.rate_per_s,
         "scale": dict(wish.scale),

@@ -24,6 +24,8 @@ class Link:
         self._caller: str | None = None
         self.method = b""
         """Of the last HTTP request, where a rule noted it."""
+        self.over = False
+        """Set by a rule: what is sent on now is the last of it."""
 
     @property
     def caller(self) -> str:
@@ -116,6 +118,8 @@ class Gate:
                 piece = passed
             writer.write(piece)
             await writer.drain()
+            if link.over:
+                return
 
 
 async def _chunk(reader: asyncio.StreamReader) -> bytes:

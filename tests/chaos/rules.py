@@ -87,14 +87,12 @@ class Truncate(Rule):
         return piece
 
     async def to_caller(self, link: Link, piece: bytes) -> bytes | None:
-        if link.method == b"cut":
-            return None
         head, found, body = piece.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
         size = int(length[1]) if length and found and head.startswith(b"HTTP/1.1 200") else 0
         if link.method != b"GET" or size < 2:
             return piece
-        link.method = b"cut"
+        link.over = True
         kept = body[: size // 2]
         self.truncated += 1
         self.withheld_bytes += size - len(kept)
