@@ -205,14 +205,14 @@ def main() -> int:
 
 
 ZOMBIES = (
-    "intake.after-accept-commit",
-    "intake.status.before-projection-commit",
-    "policy.after-verdict-commit",
-    "router.after-choice-commit",
-    "gpu-worker.after-provider-call",
-    "scorer.before-verdict-commit",
     "publisher.inside-transaction",
+    "gpu-worker.after-provider-call",
     "publisher.before-decision-commit",
+    "intake.status.before-projection-commit",
+    "scorer.before-verdict-commit",
+    "router.after-choice-commit",
+    "policy.after-verdict-commit",
+    "intake.after-accept-commit",
     "replay.before-index-commit",
 )
 """Where a service stands still for a minute: with a claim, a lock, a lease or a transaction in its hands."""

@@ -7,6 +7,7 @@ import json
 import random
 import uuid
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -21,7 +22,7 @@ from tests.kit.wait import until
 
 GAP_S = 0.12
 """Between two records, so that they do not all share one batch."""
-ANSWER_MAX_S = 90.0
+ANSWER_MAX_S = 180.0
 CLOSED_MAX_S = 150.0
 """A worker that dies leaves a lease of 30 s; everything else is quicker."""
 KINDS = ("kafka", "kafka", "many", "http", "refused", "http-cancel", "cancel", "poison")
@@ -55,6 +56,7 @@ class Load:
             await self.one("exhausted")
         if self.stage == "replay":
             await self.one("poison")
+            await self._replay()
 
     async def one(self, kind: str) -> None:
         """Ask for one thing."""
@@ -87,6 +89,14 @@ class Load:
     async def _cancel_stalled(self, rid: str) -> None:
         await until(lambda: any(one["value"].get("request_id") == rid for one in self._of("stalled")), CLOSED_MAX_S)
         await self._cancel(rid)
+
+    async def _replay(self) -> None:
+        """Ask for everything open to be put back; what is poison comes straight back and is a new dead letter."""
+        where = f"http://127.0.0.1:{self.world.processes['replay'].api_port}/v1/runs"
+        asked = {"selection": {"state": "open"}, "reason": "the kill matrix"}
+        with suppress(httpx2.HTTPError):
+            async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {API_KEY}"}, trust_env=False) as client:
+                await client.post(where, json=asked, timeout=5)
 
     async def _poison(self, topic: str, headers: dict[str, str]) -> None:
         self.poison.append((topic, *await self.world.send(topic, b"{", headers)))
