@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from giclee.bus.transport import Record
 from giclee.schemas import envelope as wire
 from giclee.schemas import topics
 from giclee.schemas.events import (
+    EVENTS,
     CancelRequested,
     Event,
     ImageRefused,
@@ -33,6 +35,7 @@ from giclee.schemas.events import (
 from giclee.schemas.parts import Position, Reason, derived_id
 from tests.kit.loops import PROMPT, header, request_record
 
+EXAMPLES = Path(__file__).parents[3] / "schemas" / "examples"
 REQUESTED, CANCELS = "image.requested.v1", "image.cancel-requested.v1"
 
 
@@ -372,6 +375,59 @@ async def test_a_refusal_by_switch_is_a_dead_letter_with_its_reason() -> None:
     """Its caller hears of it, and a replay finds the switch cleared."""
     body = stalled(await World(Handler(), switches=[switch("all", "refuse")]).give(request_record()))
     assert (body.dead_class, body.reasons[0].code) == ("poison", "switch_refused")
+
+
+async def test_a_stage_that_can_refuse_answers_for_what_a_switch_refuses() -> None:
+    """Its answer is emitted like any other, with the switch named; the handler never saw the record."""
+    told: list[Reason] = []
+
+    async def refuse(event: ImageRequested, reason: Reason) -> list[Event]:
+        told.append(reason)
+        return [refusal(event)]
+
+    handler = Handler()
+    (emitted,) = await World(handler, switches=[switch("all", "refuse")], refuse=refuse).give(request_record())
+
+    assert (emitted.topic, handler.seen) == ("image.refused.v1", [])
+    assert [(reason.code, reason.message) for reason in told] == [("switch_refused", "all: because")]
+
+
+COMMON = {"all", "stage", "tenant", "batch"}
+SCOPES = {
+    "ImageRequested": {"asset-type", "template", "model"},
+    "ImageCleared": {"asset-type", "template", "model"},
+    "CandidatesRequested": {"asset-type", "template", "model"},
+    "ImageRefused": {"asset-type"},
+    "ImageRouted": {"asset-type", "template", "model", "provider"},
+    "ImageGenerated": {"asset-type", "model", "provider"},
+    "GenerationFailed": set(),
+    "ImageScored": {"asset-type", "provider"},
+}
+"""The kinds of switches that each event of the line falls under, beside those that all do."""
+
+
+@pytest.mark.parametrize("name", SCOPES)
+def test_every_kind_of_switch_applies_where_the_event_says_what_it_is_about(name: str) -> None:
+    """Of every event of the line, with everything given that may be given."""
+    values = json.loads((EXAMPLES / f"{name}.json").read_text())
+    asked = values if name == "ImageRequested" else values.get("request", {})
+    if asked:
+        asked |= {"model": {"name": "painter"}, "template": {"id": "hero", "version": 1, "variables": {}}}
+    if name == "ImageRequested":
+        del asked["prompt"]
+    event = EVENTS[f"giclee.{name}.v1"].model_validate_json(json.dumps({**values, "batch_id": "b1"}))
+    kinds = {scope.partition(":")[0] for scope in switch_layer.scopes(event, "scorer")}
+
+    assert kinds == COMMON | SCOPES[name]
+
+
+async def test_a_discard_passes_every_switch() -> None:
+    """It is an end; a hold must not keep it."""
+    handler = Handler()
+    marked = with_headers(request_record(), **{wire.REPLAY_FOR: "policy", wire.DISCARD: "1"})
+    await World(handler, switches=[switch("all")]).give(marked)
+
+    assert handler.seen[0].envelope.discard
 
 
 async def test_cancels_and_projections_pass_every_switch() -> None:

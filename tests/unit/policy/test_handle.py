@@ -13,6 +13,7 @@ from giclee.policy.handle import Policy
 from giclee.policy.verdict import Asked, Judge, RequestIdConflict, Stored, Times, seed_of
 from giclee.schemas import topics
 from giclee.schemas.events import ImageCleared, ImageRefused, ImageRequested
+from giclee.schemas.parts import Reason
 from tests.unit.policy.builders import AT, JUDGE, requested
 
 
@@ -126,6 +127,17 @@ async def test_other_values_are_a_conflict(policy: Policy, replay_for: str | Non
         ("request_id_conflict", "/max_candidates"),
     }
     assert (await one(policy, requested())).model_dump_json() == first.model_dump_json()
+
+
+async def test_a_switch_refuses_what_has_no_verdict_yet(policy: Policy) -> None:
+    """The refusal carries the switch and stays, the switch cleared or not; what was cleared before stays cleared."""
+    reason = Reason(code="switch_refused", stage="policy", message="tenant:acme: because")
+    (refused,) = await policy.refuse(requested(), reason)
+    assert isinstance(refused, ImageRefused) and refused.reasons == (reason,)
+    assert (await one(policy, requested())).model_dump_json() == refused.model_dump_json()
+    other = requested("image.requested.v1:1:1", tenant="other")
+    cleared = await one(policy, other)
+    assert await policy.refuse(other, reason) == [cleared]
 
 
 async def test_one_id_in_two_tenants_is_two_requests(policy: Policy) -> None:

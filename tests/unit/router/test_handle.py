@@ -14,7 +14,7 @@ from giclee.router.routes import Catalogue
 from giclee.router.waves import Asked, Wave, answers, seed_of
 from giclee.schemas import topics
 from giclee.schemas.events import CandidatesRequested, GenerationFailed, ImageRouted
-from giclee.schemas.parts import candidate_id
+from giclee.schemas.parts import Reason, candidate_id
 from tests.unit.router.builders import DEMO, DRAFT, FINAL, ID, SDXL, cleared, wave
 
 
@@ -91,6 +91,19 @@ async def test_no_route_fails_every_index_with_reasons() -> None:
     mended = router(Catalogue((DRAFT, FINAL, SDXL), "with sdxl"), memory)
     again = await mended.handle(cleared(2, size={"width": 512, "height": 512}))
     assert [event.model_dump_json() for event in again] == [event.model_dump_json() for event in events]
+
+
+async def test_a_switch_fails_a_wave_that_has_no_choice_yet() -> None:
+    """Every index with the switch's reason, for good; a wave with a choice is answered as before."""
+    reason = Reason(code="switch_refused", stage="router", message="all: because")
+    memory = Memory()
+    events = await router(memory=memory).refuse(cleared(2), reason)
+    assert [(type(event), event.index, event.reasons) for event in events] == [
+        (GenerationFailed, index, (reason,)) for index in (0, 1)
+    ]
+    assert await router(memory=memory).handle(cleared(2)) == events
+    routed = await router(memory=memory).handle(wave(1, 2, 1))
+    assert await router(memory=memory).refuse(wave(1, 2, 1), reason) == routed
 
 
 async def test_a_limit_below_every_price_is_said() -> None:

@@ -12,8 +12,10 @@ from giclee.bus.transport import Record, Send
 from giclee.schemas import topics
 from giclee.schemas.envelope import Envelope
 from giclee.schemas.events import Event, ImageRouted
+from giclee.schemas.parts import Reason
 
 Handler = Callable[[Any], Awaitable[Sequence[Event]]]
+Refuse = Callable[[Any, Reason], Awaitable[Sequence[Event]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Stage:
     `handle` takes one event and returns what it emits; it runs up to `concurrency` times at once, in order
     per key, and is given `deadline_s` seconds. `bury(event, error)` is asked before a dead letter is
     written; `settled(events)` is told, in batches, which handled events had all they emitted acknowledged.
-    A `projection` (status, health) never announces stalls.
+    A `projection` (status, health) never announces stalls. `refuse(event, reason)` answers for an event that a
+    switch refuses; a stage without it makes a dead letter.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Stage:
     deadline_s: float = 30.0
     pool: str | None = None
     projection: bool = False
+    refuse: Refuse | None = None
     bury: Callable[[Event | None, BaseException], Awaitable[Burial]] = _bury
     settled: Callable[[Sequence[Event]], Awaitable[None]] | None = None
 

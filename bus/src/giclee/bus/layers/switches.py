@@ -77,6 +77,8 @@ def layer(context: Context, inner: Next) -> Next:
             return handled
         if stopped.mode == "refuse":
             reason = Reason(code="switch_refused", stage=stage.name, message=f"{stopped.scope}: {stopped.reason}")
+            if stage.refuse is not None:
+                return await stage.refuse(event, reason)
             raise Refused(f"switch {stopped.scope} refuses", dead_class="poison", reasons=(reason,))
         await context.send([held(delivery.record, stage.name, stopped, event)])
         return ()

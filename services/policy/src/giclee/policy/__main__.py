@@ -28,11 +28,13 @@ async def main(own: PolicySettings) -> None:
         sys.exit(f"policy: {error}")
     async with database.connect(own.database, schema="policy") as pool:
         store = Verdicts(pool)
+        policy = Policy(judge, store, own.request_ttl_h)
         stage = Stage(
             name=STAGE,
             reads=(ImageRequested,),
             emits=(ImageCleared, ImageRefused, CancelRequested),
-            handle=Policy(judge, store, own.request_ttl_h).handle,
+            handle=policy.handle,
+            refuse=policy.refuse,
             concurrency=own.concurrency,
         )
         await run.serve(

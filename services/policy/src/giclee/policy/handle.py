@@ -7,6 +7,7 @@ from typing import Protocol
 from giclee.bus import telemetry
 from giclee.policy.verdict import Asked, Judge, RequestIdConflict, Ruling, Stored, differences, digests, event_of
 from giclee.schemas.events import CancelRequested, ImageCleared, ImageRefused, ImageRequested
+from giclee.schemas.parts import Reason
 
 STAGE = "policy"
 
@@ -32,7 +33,16 @@ class Policy:
         """
         if event.envelope.discard:
             return await self._give_up(event)
-        stored = await self._store.first(self._asked(event, self._judge.rule(event)))
+        return await self._rule(event, self._judge.rule(event))
+
+    async def refuse(
+        self, event: ImageRequested, reason: Reason
+    ) -> list[ImageCleared | ImageRefused | CancelRequested]:
+        """Refuse a request by a switch, unless it has a verdict. Errors: as `handle`."""
+        return await self._rule(event, self._judge.refused(reason))
+
+    async def _rule(self, event: ImageRequested, ruling: Ruling) -> list[ImageCleared | ImageRefused | CancelRequested]:
+        stored = await self._store.first(self._asked(event, ruling))
         if stored.origin != event.envelope.origin:
             if differ := differences(event, stored.asked):
                 raise RequestIdConflict(event, differ)

@@ -137,23 +137,24 @@ class Judge:
         """The ruling on a request; the same for the same tables, whenever it is asked."""
         row = asset_types.TABLE.get(request.asset_type)
         if row is None:
-            return self._refused(_unknown_type(request))
+            return self.refused(_unknown_type(request))
         prompt, negative = request.prompt or "", request.negative_prompt
         if request.template is not None:
             assembled = templates.assemble(request.template, negative)
             if not isinstance(assembled, templates.Assembled):
-                return self._refused(*assembled)
+                return self.refused(*assembled)
             prompt, negative = assembled.prompt, assembled.negative_prompt
         reason = rules.first_match(Subject(request, row, prompt))
         if reason is not None:
-            return self._refused(reason)
+            return self.refused(reason)
         return self._cleared(request, row, prompt, negative)
 
     def discarded(self) -> Ruling:
         """The ruling on a request that an operator gave up."""
         return Ruling(policy_version=self.version, discarded=True)
 
-    def _refused(self, *reasons: Reason) -> Ruling:
+    def refused(self, *reasons: Reason) -> Ruling:
+        """The ruling on a request that must not be made, for these reasons."""
         return Ruling(policy_version=self.version, reasons=reasons)
 
     def _cleared(self, request: ImageRequested, row: AssetType, prompt: str, negative: str | None) -> Ruling:

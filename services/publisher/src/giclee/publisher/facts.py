@@ -31,7 +31,9 @@ INDICES_MAX = 400
 NOBODY = -1
 """The index of a candidate that is none of the request's."""
 
-KEEP_THEIR_PLACE = frozenset({"no_route", "limit", "size_unsupported", "param_unsupported", "discarded"})
+KEEP_THEIR_PLACE = frozenset(
+    {"no_route", "limit", "size_unsupported", "param_unsupported", "switch_refused", "discarded"}
+)
 """Codes of failures that do not make room under the cap: those that every other candidate of the request would
 share, and a discard, since there may be an image all the same."""
 

@@ -38,6 +38,7 @@ async def main(own: RouterSettings) -> None:
             reads=(ImageCleared, CandidatesRequested),
             emits=(ImageRouted, GenerationFailed),
             handle=router.handle,
+            refuse=router.refuse,
             concurrency=own.concurrency,
         )
         service = run.Service(

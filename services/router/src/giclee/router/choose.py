@@ -178,7 +178,7 @@ def _adjustments(wish: _Wish, model: Model) -> list[Adjustment]:
 
 def no_route(choice: Choice) -> tuple[Reason, ...]:
     """Why no provider can make it: one sentence first, then each loser's own reason."""
-    if choice == DISCARDED:
+    if {loser.code for loser in choice.losers} & {"discarded", "switch_refused"}:  # nobody was asked
         return choice.losers
     named = "; ".join(loser.message for loser in choice.losers) or "no model is offered"
     # Price is the last question: a model that fails it could have made the image.

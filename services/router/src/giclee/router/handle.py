@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from giclee.bus import telemetry
-from giclee.router.choose import DISCARDED, choose
+from giclee.router.choose import DISCARDED, Choice, choose
 from giclee.router.routes import Catalogue
 from giclee.router.waves import Asked, Wave, answers
 from giclee.schemas.events import CandidatesRequested, GenerationFailed, ImageCleared, ImageRouted
+from giclee.schemas.parts import Reason
 
 STAGE = "router"
 Ailing = Callable[[], Collection[str]]
@@ -34,16 +35,26 @@ class Router:
 
         A discard is the choice of nobody, for a wave that has no other.
         """
-        wave = await self._store.first(self._asked(event))
+        if event.envelope.discard:
+            return await self._answer(event, DISCARDED)
+        offers = self._catalogue.offers
+        return await self._answer(event, choose(event.request, event.limit_usd, offers, ailing=self._ailing()))
+
+    async def refuse(
+        self, event: ImageCleared | CandidatesRequested, reason: Reason
+    ) -> list[ImageRouted | GenerationFailed]:
+        """Fail every index of a wave by a switch, unless the wave has a choice."""
+        return await self._answer(event, Choice(losers=(reason,)))
+
+    async def _answer(
+        self, event: ImageCleared | CandidatesRequested, choice: Choice
+    ) -> list[ImageRouted | GenerationFailed]:
+        wave = await self._store.first(self._asked(event, choice))
         first = wave.choice.chain[0].model.name if wave.choice.chain else "none"
         telemetry.count("giclee_router_candidates_total", wave.count, model=first)
         return answers(event, wave)
 
-    def _asked(self, event: ImageCleared | CandidatesRequested) -> Asked:
-        if event.envelope.discard:
-            choice = DISCARDED
-        else:
-            choice = choose(event.request, event.limit_usd, self._catalogue.offers, ailing=self._ailing())
+    def _asked(self, event: ImageCleared | CandidatesRequested, choice: Choice) -> Asked:
         indices = event.indices()
         wave = Wave(first_index=indices.start, count=len(indices), limit_usd=event.limit_usd, choice=choice)
         return Asked(
