@@ -230,7 +230,9 @@ class Claims:
             return
         columns = zip(*((*claim.row.key, claim.row.fence) for claim in mine), strict=True)
         with database.translated():
+            await failpoints.reach("before-renew-commit")
             kept = await self._pool.fetch(queries.renew_leases, *(list(one) for one in columns), self.lease_s)
+            await failpoints.reach("after-renew-commit")
         still = {(row["candidate_id"], row["hop"]) for row in kept}
         for claim in mine:
             claim.lost = claim.lost or claim.row.key not in still
@@ -238,7 +240,9 @@ class Claims:
     async def take_over(self, limit: int) -> list[Claim]:
         """Claims whose owner vanished, ours from now on; their records are to be handled again."""
         with database.translated():
+            await failpoints.reach("before-takeover-commit")
             rows = await self._pool.fetch(queries.take_over, self.pool_name, limit, self.owner, self.lease_s)
+            await failpoints.reach("after-takeover-commit")
         found = [row_of(one) for one in rows]
         for row in found:
             stale = self.in_hand.get(row.key)

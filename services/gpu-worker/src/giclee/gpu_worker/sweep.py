@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from giclee.bus import failpoints, telemetry
+from giclee.bus import telemetry
 from giclee.bus.errors import Transient
 from giclee.bus.transport import Record
 from giclee.gpu_worker.claim import Claim
@@ -41,12 +41,8 @@ class Sweeper:
 
     async def once(self) -> None:
         """One sweep; what this process still works on is kept first. Errors: Transient."""
-        await failpoints.reach("before-renew-commit")
         await self.claims.renew()
-        await failpoints.reach("after-renew-commit")
-        await failpoints.reach("before-takeover-commit")
         taken = await self.claims.take_over(AT_ONCE)
-        await failpoints.reach("after-takeover-commit")
         quiet = await self.claims.to_tell(AT_ONCE)
         if taken or quiet:
             log.info("swept", taken_over=len(taken), told_again=len(quiet), pool=self.claims.pool_name)
