@@ -54,6 +54,8 @@ class Load:
         await self.one("poison" if "dead-letter" in point else "http-cancel" if self.stage == "intake" else "kafka")
         if self.stage == "gpu-worker" and "outbox" in point:
             await self.one("exhausted")
+        if "renew" in point:
+            await self.one("slow")
         if self.stage == "replay":
             await self.one("poison")
             await self._replay()
@@ -209,6 +211,7 @@ _OUTCOMES = {
     "kafka": {"approved"},
     "many": {"approved", "partial"},
     "http": {"approved"},
+    "slow": {"approved"},
     "refused": {"refused"},
     "http-cancel": {"cancelled", "approved"},
     "cancel": {"cancelled", "approved"},
