@@ -282,7 +282,20 @@ def _costs(ours: Tally, bare: Tally) -> str:
     said = ", ".join(f"{name} {shown(ms / rounds)} ms ({ms / total:.0%})" for name, ms in ranked)
     theirs = sum(bare.shares.values()) / rounds
     whole = f"A request costs {shown(total / rounds)} ms of CPU in all, parts included"
-    return f"{whole}: {said}; the relays' {shown(theirs)}."
+    return f"{whole}: {said}; the relays' {shown(theirs)}. {_limits(ours, bare)}"
+
+
+def _limits(ours: Tally, bare: Tally) -> str:
+    """What the parts alone allow on two cores, if our processes cost nothing."""
+    rounds, relayed = len(ours.per_s), median(bare.per_s)
+    bucket = ours.shares["bucket"] / rounds
+    parts = bucket + (ours.shares["postgres"] + ours.shares["kafka"]) / rounds
+    most, bucket_most = len(set(cores())) * 1000 / parts, len(set(cores())) * 1000 / bucket
+    return (
+        f"Limits: the bucket's own CPU for the five calls allows {shown(bucket_most)} requests a second on these cores "
+        f"({shown(bucket_most / relayed)} of the relays), bucket, database and broker together {shown(most)} "
+        f"({shown(most / relayed)}), whatever our processes cost."
+    )
 
 
 def _latency(ours: Tally, bare: Tally, loads: str, sizes: Sizes) -> Result:

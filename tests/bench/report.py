@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from tests.bench.measure import Result, Row, machine, shown, spread
 
 PAGE = Path(__file__).parents[2] / "docs/bench.md"
+_ROW, _SECTION, _AROUND = r"\| (G\d+) \|", r"## (G\d+): ", r"- load averages around (G\d+): "
 HEAD = ("goal", "figure", "unit", "ours", "baseline", "ratio", "aim", "met")
 
 
@@ -59,3 +61,34 @@ def page(results: Sequence[Result], command: str, rounds: int) -> str:
 def write(results: Sequence[Result], command: str, rounds: int) -> None:
     """Rewrite docs/bench.md."""
     PAGE.write_text(page(results, command, rounds))
+
+
+def revised(written: str, results: Sequence[Result], command: str) -> str:
+    """A page on which only the goals of `results` are new; each says when and how it was measured."""
+    by_goal = {result.goal: result for result in results}
+    lines: list[str] = []
+    told: set[str] = set()
+    skipping = False
+    for line in written.splitlines():
+        row, head, around = (re.match(pattern, line) for pattern in (_ROW, _SECTION, _AROUND))
+        if line.startswith("## "):
+            skipping = False
+        if head and (new := by_goal.get(head[1])):
+            lines += [f"## {new.goal}: {new.title}", "", new.sides]
+            lines += ["", f"What costs most: {new.costs}", ""] if new.costs else [""]
+            skipping = True
+        elif around and (new := by_goal.get(around[1])):
+            when = f"{datetime.now(UTC):%Y-%m-%d}, `{command}`"
+            lines.append(f"- load averages around {new.goal}: {new.load}; measured alone, {when}")
+        elif row and (new := by_goal.get(row[1])):
+            if new.goal not in told:
+                lines += ["| " + " | ".join(_cells(one)) + " |" for one in new.rows]
+            told.add(new.goal)
+        elif not skipping:
+            lines.append(line)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def revise(results: Sequence[Result], command: str) -> None:
+    """Renew a part of docs/bench.md."""
+    PAGE.write_text(revised(PAGE.read_text(), results, command))
