@@ -17,7 +17,6 @@ from giclee.gpu_worker.provider import Answer, Ask, NotMade
 from giclee.gpu_worker.providers.stub import Stub
 from giclee.schemas.models import Model
 
-
 SLOW_S = 6.0
 
 
