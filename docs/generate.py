@@ -105,7 +105,10 @@ def failpoints_page() -> str:
         f"# Failpoints\n\n{NOTE}Named places before and after every effect outside a process, for tests that kill it there. "
         "`GICLEE_FAILPOINT=<stage>.<point>:<mode>[:nth=N]`, several separated by commas, fails once per process, when the "
         "point is reached for the Nth time (default the first). It is refused at start unless `GICLEE_ALLOW_FAILPOINTS=1`. "
-        "`giclee dev failpoints` lists the whole names.\n\n"
+        "`giclee dev failpoints` lists the whole names. `make kill-matrix` runs every point in the modes kill, stop (12 s, "
+        "with a second replica that takes over) and raise, three seeds each, on real parts and processes; "
+        '`make kill-matrix ARGS="--only publisher. --modes kill --seeds 1"` runs some, `ARGS=--zombie` stops each service '
+        "for a minute where it holds most. Exit 0 all green, 1 any red, 2 a fault that did not happen.\n\n"
         + modes
         + "\n"
         + table(("point", "stages", "what is true there"), rows)
