@@ -94,11 +94,11 @@ def read(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
 def _of_plain(headers: tuple[tuple[str, bytes | None], ...]) -> Envelope | None:
     """What `_of_any` finds, at a third of its cost, where all headers are as our own are; None where one is not."""
     try:
-        texts: dict[str, Any] = {_PLAIN.get(name, "foreign"): str(raw, "ascii") for name, raw in headers}  # type: ignore[arg-type]
-    except (UnicodeDecodeError, TypeError):  # not a character, or nothing at all
+        texts: dict[str, Any] = {_PLAIN.get(name, "foreign"): raw.decode() for name, raw in headers}  # type: ignore[union-attr]
+    except (UnicodeDecodeError, AttributeError):  # not text, or None
         return None
     every = "".join(texts.values())
-    if "needs care" in texts or len(every) > ATTRIBUTE_MAX_BYTES or "\x00" in every:
+    if "needs care" in texts or len(every) > ATTRIBUTE_MAX_BYTES or "\x00" in every or not every.isascii():
         return None
     texts.pop("foreign", None)
     texts["headers"] = headers

@@ -6,7 +6,7 @@ Stages name events; only this file knows topics. `giclee topics plan|apply` make
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from giclee.schemas import events
@@ -144,6 +144,7 @@ def row_of(event: type[events.Event]) -> Topic:
     return _TOPIC_OF_EVENT[event.__name__]
 
 
+@lru_cache(maxsize=256)
 def topic_of(event: type[events.Event], pool: str | None = None) -> str:
     """The topic an event travels on; ImageRouted needs its pool."""
     name = row_of(event).name
