@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from giclee.bus import failpoints
-from tests.chaos.matrix_load import Load
+from tests.chaos.matrix_load import Load, seen_twice
 from tests.chaos.matrix_world import Process, World, running
 from tests.kit.stack import Stack, stack
 
@@ -156,16 +156,20 @@ async def run_all(parts: Stack, wanted: Sequence[Case], folder: Path, worlds: in
     """All cases, spread over so many worlds side by side; every result is printed and written as it comes."""
     waiting, results = list(reversed(wanted)), []
 
+    def tell(found: Result) -> None:
+        results.append(found)
+        with (folder / "results.jsonl").open("a") as file:
+            file.write(json.dumps(asdict(found)) + "\n")
+        say = f"{len(results):4}/{len(wanted)} {found.verdict:7} {found.seconds:6.1f} s"
+        sys.stdout.write(f"{say}  {found.failpoint}:{found.mode} seed {found.seed} {' | '.join(found.why)}\n")
+        sys.stdout.flush()
+
     async def one_world(number: int) -> None:
         async with running(parts, f"w{number}", folder / f"w{number}") as world:
             while waiting:
-                found = await run_case(world, waiting.pop())
-                results.append(found)
-                with (folder / "results.jsonl").open("a") as file:
-                    file.write(json.dumps(asdict(found)) + "\n")
-                say = f"{len(results):4}/{len(wanted)} {found.verdict:7} {found.seconds:6.1f} s"
-                sys.stdout.write(f"{say}  {found.failpoint}:{found.mode} seed {found.seed} {' | '.join(found.why)}\n")
-                sys.stdout.flush()
+                tell(await run_case(world, waiting.pop()))
+            if late := seen_twice(world):  # also what came after its case was judged
+                tell(Result("afterwards", "", number, RED, 0.0, tuple(late)))
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(min(worlds, len(wanted))):

@@ -147,7 +147,7 @@ class Load:
 
     async def judge(self) -> list[str]:
         """Everything that is wrong; empty when all invariants hold."""
-        wrong = self._endings() + self._versions()
+        wrong = self._endings() + seen_twice(self.world)
         wrong += [
             f"{place} has dead letters {set(ids)}"
             for place in self.poison
@@ -164,10 +164,6 @@ class Load:
             if rid in self.asked and outcome not in allowed:
                 wrong.append(f"{rid} ({self.asked[rid]}) ended as {outcome}: {one['value'].get('reasons')}")
         return wrong
-
-    def _versions(self) -> list[str]:
-        count = Counter((one["value"]["asset_id"], one["value"]["version"]) for one in self._of("approved"))
-        return [f"{asset} was seen {times} times" for asset, times in count.items() if times > 1]
 
     async def _bytes(self) -> list[str]:
         stack = self.world.stack
@@ -205,6 +201,14 @@ class Load:
             if final and paid > Decimal(closings[rid]["cost_usd"]):
                 wrong.append(f"{rid} ({kind}): {paid} paid, closed at {closings[rid]['cost_usd']}")
         return wrong
+
+
+def seen_twice(world: World) -> list[str]:
+    """What a subscriber of committed records has seen more than once, of everything that was ever asked."""
+    approvals = ((one["value"]["asset_id"], one["value"]["version"]) for one in world.seen["image.approved.v1"])
+    closings = (one["value"]["request_id"] for one in world.seen["image.closed.v1"])
+    counted = {**Counter(approvals), **Counter(closings)}
+    return [f"{what} was seen {times} times" for what, times in counted.items() if times > 1]
 
 
 _OUTCOMES = {

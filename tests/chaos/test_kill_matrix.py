@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from giclee.bus import failpoints
 from tests.chaos.kill_matrix import GREEN, MODES, SEEDS, Case, cases, run_all
 from tests.kit.stack import KafkaRunning, PostgresRunning, S3Running, Stack
@@ -32,6 +34,7 @@ def test_the_matrix_is_every_point_in_every_mode_with_every_seed() -> None:
     assert set(SUBSET) <= set(cases())
 
 
+@pytest.mark.real
 async def test_wherever_a_process_fails_every_request_ends_once(
     kafka: KafkaRunning, postgres: PostgresRunning, s3: S3Running, tmp_path: Path
 ) -> None:
