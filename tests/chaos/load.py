@@ -28,6 +28,8 @@ from aiokafka.errors import KafkaError
 REQUESTED, CANCELS = "image.requested.v1", "image.cancel-requested.v1"
 TENANTS = ("default", "acme", "globex")
 """HTTP requests belong to the first, which is that of the key."""
+MARKS = {tenant: f"for the wall of {tenant} 7d1e" for tenant in TENANTS}
+"""Words in every prompt of a tenant, and of no other."""
 SHAPES, COLOURS = ("circle", "square", "triangle", "ring", "cross", "diamond"), ("red", "green", "blue", "yellow")
 ANSWER_MAX_S = 30.0
 IN_FLIGHT_MAX = 200
@@ -86,6 +88,7 @@ class Driver:
             return
         by_http = drawn < 0.5
         body["tenant"] = TENANTS[0] if by_http else self.chance.choice(TENANTS)
+        body["prompt"] += f", {MARKS[body['tenant']]}"
         if by_http:
             self._do(self._post(dict(body), self.chance.choice(self.intakes)))
         else:

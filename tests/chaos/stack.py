@@ -39,8 +39,9 @@ from tests.kit.stack import ports_of_our_own
 
 POSTGRES_PROXY, S3_PROXY = 3, 4
 """Above the base of the first block of ports."""
-PART_READY_S = 90.0
-SERVICE_READY_S = 120.0
+PART_READY_S = 180.0
+SERVICE_READY_S = 300.0
+"""Much more than two quiet cores need."""
 TEND_EVERY_S = 0.1
 BROKER_DISK_MB = 768
 FOREIGN = ("GICLEE_", "KAFKA_", "AWS_", "DATABASE_", "OTEL_", "SCHEMA_REGISTRY_")
@@ -208,6 +209,7 @@ def _described(folder: Folder, blocks: Sequence[Ports]) -> Stack:
         "GICLEE_API_KEY": secrets.api_key,
         "GICLEE_CONFIG": str(_models(folder.root)),
         "GICLEE_MODELS_DIR": str(folder.root / "no-models"),
+        "CHAOS_LEDGER": str(folder.root / "run" / "provider.jsonl"),
     }
     stack = Stack(folder, blocks, every, kept, {}, env)
     for broker in cluster:

@@ -7,11 +7,15 @@ What an ask gets depends on its seed alone, so that a worker that takes over mee
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import runpy
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from giclee.gpu_worker import providers
-from giclee.gpu_worker.provider import Answer, Ask, NotMade
+from giclee.gpu_worker.provider import Answer, Ask, Description, NotMade, Provider
 from giclee.gpu_worker.providers.stub import Stub
 from giclee.schemas.models import Model
 
@@ -42,6 +46,30 @@ def fate(model: Model, ask: Ask) -> Answer | None:
     return None
 
 
+class Charging:
+    """The stub with a ledger of its own: a line per call that it charges, when it accepts it."""
+
+    def __init__(self, stub: Stub, ledger: Path) -> None:
+        self._stub, self._ledger = stub, ledger
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+
+    async def make(self, model: Model, asks: Sequence[Ask], padded: int) -> Sequence[Answer]:
+        price = str(model.price_usd)
+        charged = [{"at": time.time(), "seed": one.seed, "price_usd": price} for one in asks if not fate(model, one)]
+        with self._ledger.open("a", encoding="utf-8") as out:
+            out.write("".join(json.dumps(line) + "\n" for line in charged))
+        return await self._stub.make(model, asks, padded)
+
+    async def describe(self, model: Model) -> Description:
+        return await self._stub.describe(model)
+
+
+def provider() -> Provider:
+    """The stub; with CHAOS_LEDGER set, one that keeps a ledger there."""
+    stub, ledger = Stub(instead=fate, before=wait), os.environ.get("CHAOS_LEDGER")
+    return Charging(stub, Path(ledger)) if ledger else stub
+
+
 if __name__ == "__main__":
-    providers.TABLE["stub"] = lambda kit: Stub(instead=fate, before=wait)
+    providers.TABLE["stub"] = lambda kit: provider()
     runpy.run_module("giclee.gpu_worker", run_name="__main__", alter_sys=True)
