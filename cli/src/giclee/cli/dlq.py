@@ -23,6 +23,7 @@ CAUSES = (
     "fingerprint", "count", "open", "stage", "class", "error_type", "message", "first_seen", "last_seen", "tenants",
     "versions", "paid_usd", "cost_max_usd",
 )  # fmt: skip
+HISTORY = ("at", "actor", "action", "reason", "run_id", "details")
 FORMS = ("jsonl", "records", "csv")
 MESSAGE_MAX = 60
 
@@ -74,7 +75,7 @@ def show_one(dlq_id: str, json_: AsJson = False) -> None:
     for title in ("errors", "history"):
         if apart[title]:
             typer.echo(f"\n{title}")
-            show(apart[title], as_json=False)
+            show(apart[title], as_json=False, columns=HISTORY if title == "history" else None)
     typer.echo("\nheaders")
     plain = [{"header": name, "value": text} for name, text in apart["headers"] or () if not name.startswith("dlq-")]
     show(plain, as_json=False, empty="none")

@@ -21,6 +21,7 @@ from giclee.cli.selecting import Limit, selecting
 app = typer.Typer()
 
 REASON = "--reason is needed: say why; people and the audit read it"
+NOTHING = "nothing is selected: giclee dlq ls shows what there is, and its state"
 VERDICTS = ("dlq_id", "verdict", "stage", "topic", "why", "order", "claim", "blob", "paid_usd", "cost_max_usd")
 SHOWN_MAX = 50
 
@@ -66,10 +67,10 @@ def replay(
     if dry_run:
         _tell_preflight(look, json_=json_)
         raise typer.Exit(BAD if look["totals"].get("refuse") else 0)
-    tell(_counted(look))
     if not (look["totals"].get("go") or look["totals"].get("go_with_changes") or look.get("beyond")):
         _tell_preflight(look, json_=json_)
-        fail("nothing can be replayed" if look["items"] else "nothing is selected")
+        fail("nothing can be replayed" if look["items"] else NOTHING)
+    tell(_counted(look))
     _confirm(which, "replay", yes=yes)
     asked = {**which, **how, "reason": reason, "canary": canary, "rate_per_s": rate_per_s}
     dlq_runs.finish(tell_service("POST", "/v1/runs", json=_given(asked)), wait=wait, json_=json_)
@@ -150,7 +151,7 @@ def _move(
     done = tell_service("POST", f"/v1/dead-letters/{verb}", json=body)
     show_json(done) if json_ else tell(f"{done['changed']} {verb}{'ed' if verb == 'park' else 'd'}")
     if not done["changed"]:
-        raise typer.Exit(BAD)
+        fail(f"nothing selected is {state}: giclee dlq ls shows what there is, and its state")
 
 
 def _which(

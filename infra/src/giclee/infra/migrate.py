@@ -130,7 +130,7 @@ async def _connected(database_url: str) -> AsyncIterator[asyncpg.Connection[asyn
     try:
         connection = await asyncpg.connect(database_url, timeout=CONNECT_TIMEOUT_S)
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Trouble(f"Postgres does not let us in: {error or type(error).__name__}.") from error
+        raise Trouble(f"Postgres does not let us in: {str(error) or type(error).__name__}.") from error
     try:
         yield connection
     finally:

@@ -45,7 +45,7 @@ class Objects:
         self._sampled = uuid.UUID(int=0)
         self._place = dict.fromkeys(PREFIXES, "")
         self._walked = 0
-        self._rounds = 0
+        self._rounds = dict.fromkeys(PREFIXES, 0)
         self._orphans: set[str] = set()
 
     # ---- approvals without bytes ----------------------------------------------------------------
@@ -62,7 +62,9 @@ class Objects:
                 "restore them from the bucket's backup, or giclee assets revoke <asset>",
                 count=len(wrong), examples=tuple(wrong[:5]),
             )  # fmt: skip
-        return good("approvals", f"{len(rows)} looked at, size and sha256 of every blob as approved")
+        if not rows:
+            return good("approvals", "there is none yet")
+        return good("approvals", f"the next {len(rows)} looked at: every blob has the bytes that were approved")
 
     async def _wrong_of(self, asset_id: uuid.UUID, document: dict[str, Any]) -> list[str]:
         wrong = []
@@ -88,7 +90,7 @@ class Objects:
         for prefix in PREFIXES:
             while time.monotonic() < until and await self._walk(prefix):
                 pass
-        said = f"{self._walked} objects looked at, {self._rounds // len(PREFIXES)} times through"
+        said = f"{self._walked} objects looked at since the start, the whole bucket {min(self._rounds.values())} times"
         self._orphans &= await self._unneeded(sorted(self._orphans))
         if not self._orphans:
             return good("orphans", f"no object without a row: {said}")
@@ -118,7 +120,7 @@ class Objects:
             self._orphans |= await self._unneeded(old)
         is_last = len(page) < PAGE
         self._place[prefix] = "" if is_last else page[-1].key
-        self._rounds += is_last
+        self._rounds[prefix] += is_last
         return not is_last
 
     async def _old(self, page: Sequence[Stored]) -> list[str]:
