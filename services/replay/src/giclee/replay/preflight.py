@@ -18,7 +18,6 @@ from giclee.bus.transport import Lookup, Partition, Record
 from giclee.replay.ask import Neighbours
 from giclee.replay.patch import Operation, edited
 from giclee.replay.store import Row
-from giclee.schemas import envelope as wire
 from giclee.schemas import topics
 from giclee.schemas.parts import usd_text
 from giclee.schemas.strict import FieldError, InvalidInput
@@ -150,8 +149,8 @@ class Preflight:
 
 def _prepare(one: Look, letter: Record, run: str, *, discard: bool) -> None:
     """The record to send; its new trace is linked to the old one."""
-    record = dlq.replay_of(letter, run_id=run)
-    extra = [(wire.DISCARD, b"1")] if discard else []
+    record = (dlq.discard_of if discard else dlq.replay_of)(letter, run_id=run)
+    extra: list[tuple[str, bytes]] = []
     old = dict(letter.headers).get("traceparent")
     new = tracing.linked(old.decode(errors="replace"), "replay") if old else None
     if new:
