@@ -24,7 +24,7 @@ from giclee.bus.memory import MemoryTransport
 from giclee.bus.settings import DatabaseSettings
 from giclee.bus.stage import Context, Stage
 from giclee.bus.table import Table
-from giclee.bus.transport import Reader, Record, Transport, Writer
+from giclee.bus.transport import Lookup, Reader, Record, Transport, Writer
 from giclee.gpu_worker.batch import Batcher
 from giclee.gpu_worker.claims import Claims
 from giclee.gpu_worker.handle import Worker
@@ -99,6 +99,9 @@ class Gate:
 
     def numbered(self, name: str, topics: Sequence[str]) -> Any:
         return self.inner.numbered(name, topics)
+
+    def lookup(self) -> Lookup:
+        return self.inner.lookup()
 
     def writer(self, name: str) -> Writer:
         return _Gated(self, self.inner.writer(name))
