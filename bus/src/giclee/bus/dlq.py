@@ -151,15 +151,17 @@ def replay_of(letter: Record, *, run_id: str) -> Record:
     Every `dlq-*`, `kafka_dlt-*` and old trace header is gone; the replay count is one higher.
     Errors: KeyError when the headers are not a dead letter's.
     """
-    named = read_headers(letter.headers)
-    kept = about(named.get("dlq-request-id"), [pair for pair in letter.headers if not _STRIPPED.match(pair[0])])
-    count = int(named.get("dlq-replay-count") or 0) + 1
+    named = {name: raw for name, raw in letter.headers if name.startswith("dlq-")}
+    asked = named.get("dlq-request-id", b"").decode(errors="replace")
+    kept = about(asked, [pair for pair in letter.headers if not _STRIPPED.match(pair[0])])
+    count = int(named.get("dlq-replay-count") or b"0") + 1
     kept += [
-        (wire.REPLAY_FOR, named["dlq-stage"].encode()),
+        (wire.REPLAY_FOR, named["dlq-stage"]),
         (wire.REPLAY_RUN, run_id.encode()),
         (wire.REPLAY_COUNT, str(count).encode()),
     ]
-    return Record(topic=named["dlq-original-topic"], key=letter.key, value=letter.value, headers=tuple(kept))
+    topic = named["dlq-original-topic"].decode(errors="replace")
+    return Record(topic=topic, key=letter.key, value=letter.value, headers=tuple(kept))
 
 
 def discard_of(letter: Record, *, run_id: str) -> Record:

@@ -18,6 +18,8 @@ from giclee.bus.kafka.client import Cluster, ended, said
 from giclee.bus.transport import Partition, Record
 
 READ_MAX = 2000
+FETCH_WAIT_MS = 20
+"""How long the broker may hold a fetch at the end of a partition; the next read waits for that answer."""
 READ_TIMEOUT_S = 20.0
 """Longest that one read takes; the broker answers a fetch within half a second."""
 
@@ -61,7 +63,10 @@ class KafkaLookup:
             for one in (await consumer.getmany(place, timeout_ms=500, max_records=READ_MAX)).get(place, ()):
                 if one.offset in wanted:
                     found[one.offset] = records.ours(at.topic, at.number, one)
-        self._next = place, await consumer.position(place)
+        if (position := await consumer.position(place)) < end:
+            self._next = place, position
+        else:
+            consumer.pause(place)  # nothing to prefetch: ask the broker for nothing
         return found
 
     async def _bounds(self, consumer: AIOKafkaConsumer, place: TopicPartition) -> tuple[int, int]:
@@ -106,6 +111,7 @@ class KafkaLookup:
                 enable_auto_commit=False,
                 auto_offset_reset="none",
                 isolation_level="read_committed",
+                fetch_max_wait_ms=FETCH_WAIT_MS,
                 fetch_max_bytes=16 * 1024 * 1024,
                 max_partition_fetch_bytes=4 * 1024 * 1024,
             )

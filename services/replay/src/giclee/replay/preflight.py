@@ -136,8 +136,11 @@ class Preflight:
     async def _claims(self, looks: Sequence[Look]) -> dict[uuid.UUID, Mapping[str, Any]]:
         by_pool: dict[str, dict[tuple[str, int], uuid.UUID]] = {}
         for one in looks:
-            stage, hop = one.row["stage"], codec.peek(one.record.value if one.record else None).get("hop", 0)
-            if stage.startswith("gpu-worker.") and one.row["candidate_id"] is not None and isinstance(hop, int):
+            stage = one.row["stage"]
+            if not stage.startswith("gpu-worker.") or one.row["candidate_id"] is None or one.record is None:
+                continue
+            hop = codec.peek(one.record.value).get("hop", 0)
+            if isinstance(hop, int):
                 mine = by_pool.setdefault(stage.removeprefix("gpu-worker."), {})
                 mine[str(one.row["candidate_id"]), hop] = one.row["dlq_id"]
         found: dict[uuid.UUID, Mapping[str, Any]] = {}

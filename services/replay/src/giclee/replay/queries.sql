@@ -145,7 +145,9 @@ UPDATE replay.runs SET sent = sent + $2, refused = refused + $3, changed_at = cl
 
 -- name: next_letters
 -- What a run has yet to send, in the order of the topics.
-SELECT * FROM replay.dead_letters WHERE run_id = $1 AND state = 'replaying'
+SELECT dlq_id, stage, original_topic, dlq_topic, dlq_partition, dlq_offset, tenant, request_id, candidate_id, paid_usd,
+    cost_max_usd, omitted
+FROM replay.dead_letters WHERE run_id = $1 AND state = 'replaying'
 ORDER BY dlq_topic, dlq_partition, dlq_offset LIMIT $2;
 
 -- name: last_sent
