@@ -46,8 +46,8 @@ num.io.threads=4
 background.threads=2
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
-controller.quorum.fetch.timeout.ms=1000
-controller.quorum.election.timeout.ms=500
+controller.quorum.fetch.timeout.ms=2000
+controller.quorum.election.timeout.ms=1000
 controller.quorum.election.backoff.max.ms=500
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 """
