@@ -106,7 +106,7 @@ def _costs(ours_us: float) -> str:
     pieces: dict[str, Callable[[], object]] = {
         "pydantic decoding": lambda: ImageGenerated.model_validate_json(body),
         "encoding": lambda: codec.encode(event, source="giclee/scorer", cause=cause),
-        "of which the derived id": event.event_id,
+        "of which the derived id": event.event_id_text,
         "reading headers": lambda: envelope.read(record.headers),
     }
     said = ", ".join(
