@@ -234,7 +234,9 @@ async def test_canaries_that_live_let_the_others_go(indexed: Ops, http: httpx2.A
     await indexed.die(30, offset=1000)
     run = await started(http, selection={"stage": "policy"}, canary=3)
     await until(lambda: len(indexed.back()) == 3)
-    waiting = (await http.get(f"/v1/runs/{run['run_id']}")).json()
+    url = f"/v1/runs/{run['run_id']}"
+    await http.post(f"{url}/pause", json=WHO)
+    waiting = (await http.post(f"{url}/resume", json=WHO)).json()
     async with failing(indexed, handles=lambda _: True) as lived:
         done = await ended(http, run)
         await until(lambda: len(lived) == 30)

@@ -133,9 +133,12 @@ WHERE run_id = $1 AND owner = $2 RETURNING *;
 UPDATE replay.runs SET owner = NULL, lease_until = '-infinity' WHERE run_id = $1 AND owner = $2;
 
 -- name: move_run
--- A run from one of some states to another, by compare-and-set. One that ends leaves no owner.
-UPDATE replay.runs SET state = $3, why = $4, changed_at = clock_timestamp(),
-    resumed_at = CASE WHEN $3 = 'running' THEN clock_timestamp() ELSE resumed_at END,
+-- A run from one of some states to another, by compare-and-set. One that was paused over its canaries goes back to
+-- them. What came back before a run was resumed is not held against it.
+UPDATE replay.runs SET why = $4, changed_at = clock_timestamp(),
+    state = CASE WHEN $3 = 'running' AND state = 'paused' AND canary > 0 AND sent <= canary THEN 'canary' ELSE $3 END,
+    resumed_at = CASE WHEN $3 = 'running' AND NOT (state = 'paused' AND sent <= canary) THEN clock_timestamp()
+        ELSE resumed_at END,
     finished_at = CASE WHEN $3 IN ('done', 'aborted') THEN clock_timestamp() END
 WHERE run_id = $1 AND state = ANY($2::text[]) RETURNING *;
 
