@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from giclee.schemas import parts
+from giclee.schemas import ids
 from giclee.schemas.envelope import Envelope
 from giclee.schemas.parts import (
     Adjustment,
@@ -104,7 +104,7 @@ class Event(BaseModel):
 
     def event_id_text(self) -> str:
         """`event_id` as it stands on the wire."""
-        return parts.derived_text(self.type_name, *self.about())
+        return ids.derived_text(self.type_name, *self.about())
 
 
 class RequestEvent(Event):

@@ -20,7 +20,7 @@ from giclee.bus.layers import tracing
 from giclee.bus.stage import Context, Delivery, Emits, Next
 from giclee.bus.transport import Record
 from giclee.schemas import envelope as wire
-from giclee.schemas import parts, strict, topics
+from giclee.schemas import ids, parts, strict, topics
 from giclee.schemas.envelope import Envelope
 from giclee.schemas.events import CancelRequested, Event, ImageRequested, RequestEvent
 from giclee.schemas.parts import Reason
@@ -100,11 +100,11 @@ def _from_base64(text: str) -> bytes:
 def _request_id(envelope: Envelope, record: Record, cluster_id: str) -> str:
     """The id of a request that brought none: contract 3.1, first row. Put back, it keeps the id it had."""
     if envelope.source and envelope.id:
-        return parts.derived_text(envelope.source, envelope.id)
+        return ids.derived_text(envelope.source, envelope.id)
     if envelope.replay_for and envelope.subject and parts.is_uuid(envelope.subject):
         return envelope.subject
     place = (cluster_id, record.topic, record.partition, record.offset, record.timestamp_ms)
-    return parts.derived_text(*place)
+    return ids.derived_text(*place)
 
 
 def decode_public(record: Record, envelope: Envelope, cluster_id: str) -> Event:
