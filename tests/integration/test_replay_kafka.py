@@ -124,7 +124,8 @@ async def test_a_run_goes_on_when_its_process_was_killed(
     port = free_port()
     env = {
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "GICLEE_TOPIC_PREFIX": topic_prefix,
-        "DATABASE_URL": database, "GICLEE_BUCKET": "nobody-asks", "GICLEE_API_KEY": KEY, "GICLEE_REPLAY_PORT": str(port),
+        "DATABASE_URL": database, "GICLEE_BUCKET": "nobody-asks", "GICLEE_API_KEY": KEY,
+        "GICLEE_REPLAY_PORT": str(port),
     }  # fmt: skip
     armed = {"GICLEE_ALLOW_FAILPOINTS": "1", "GICLEE_FAILPOINT": f"replay.{point}:kill:nth=2"}
     url, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {KEY}", **ADA}
