@@ -50,6 +50,9 @@ class Watched:
     def numbered(self, name: str, topics: Sequence[str]) -> Any:
         return self.inner.numbered(name, topics)
 
+    def lookup(self) -> Any:
+        return self.inner.lookup()
+
     def reader(self, group: str, topics: Sequence[str]) -> Any:
         found = self.inner.reader(group, topics)
         if not group and self.table_fails is not None:
