@@ -62,7 +62,8 @@ def run(wish: Wish, root: Path) -> int:
     absent = {row.name for row in faults.TABLE} - {row.name for row in faults.possible()}
     if absent:
         _say(f"this machine cannot do {', '.join(sorted(absent))}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job has it ignored
+        signal.signal(number, signal.default_int_handler)
     with stack.parts(root) as parts:
         _say(f"seed {wish.seed}: parts are up")
         return asyncio.run(_campaign(wish, parts, root / "run"))

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ pytestmark = pytest.mark.real
 SEED = 11
 FAULTS = ("kill", "stop", "postgres-restart", "s3-truncated", "end-txn-delay", "kill-broker")
 ENDS_WITHIN_S = 600.0
-STARTS_WITHIN_S = 180.0
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -47,11 +45,11 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, moment: str) -> None:
     folder = tmp_path / "run"
     with subprocess.Popen(_command(folder), cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as campaign:
         assert campaign.stdout is not None
-        deadline = time.monotonic() + STARTS_WITHIN_S
-        while moment not in campaign.stdout.readline():
-            assert time.monotonic() < deadline
-        os.kill(campaign.pid, signal.SIGINT)
-
-        assert campaign.wait(timeout=90) != 0
+        try:
+            assert any(moment in line for line in campaign.stdout)
+            os.kill(campaign.pid, signal.SIGINT)
+            assert campaign.wait(timeout=ENDS_WITHIN_S / 4) != 0
+        finally:
+            campaign.kill()
     assert marked(str(folder)) == []
     assert not [line for line in Path("/proc/mounts").read_text().splitlines() if str(folder) in line]
