@@ -18,6 +18,7 @@ from PIL import Image
 from giclee.bus.blobs import MemoryBlobs
 from giclee.bus.errors import Transient
 from giclee.models import world
+from giclee.schemas.envelope import Envelope
 from giclee.schemas.events import ImageGenerated, ImageScored
 from giclee.scorer.decode import Decoded, Decoder, Refused
 from giclee.scorer.dimension import Evaluator, Measured, Picture
@@ -79,7 +80,11 @@ async def generated(by: Scorer, body: bytes, content_type: str = "image/webp", *
     """An ImageGenerated whose blob is `body`."""
     ref = await by.blobs.put(f"candidates/{uuid.uuid4()}", body, content_type, width=64, height=64)
     example = ImageGenerated.model_validate_json(EXAMPLE.read_text())
-    return ImageGenerated.model_validate({**example.model_dump(), "candidate_id": uuid.uuid4(), "image": ref, **fields})
+    event = ImageGenerated.model_validate(
+        {**example.model_dump(), "candidate_id": uuid.uuid4(), "image": ref, **fields}
+    )
+    event.delivered(Envelope(id=str(event.event_id())))
+    return event
 
 
 async def verdict(by: Scorer, body: bytes, **fields: Any) -> ImageScored:
