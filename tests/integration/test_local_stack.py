@@ -306,6 +306,7 @@ def test_a_port_held_by_a_client_is_waited_for(bench: Bench) -> None:
     """The kernel lends ports of our range to clients: such a one is no error, `up` waits until it is let go."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME_WAIT after it
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # nor trouble with one of an earlier test
         client.bind(("127.0.0.1", bench.ports.of("postgres")))
         client.connect(server.getsockname())
         up = bench.start("dev", "up", "--only=postgres")

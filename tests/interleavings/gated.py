@@ -192,7 +192,12 @@ class _Listener:
     async def _told(self, call: Any) -> None:
         with living(self._life):
             task = asyncio.ensure_future(call)
-        await asyncio.wait({task})
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:  # the group waits no longer
+            task.cancel()
+            await asyncio.wait({task})
+            raise
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
 

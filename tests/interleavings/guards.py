@@ -10,17 +10,15 @@ from giclee.bus.database import Queries
 
 
 @contextmanager
-def _edited(name: str, guard: str, instead: str = "") -> Iterator[None]:
-    """The query of that name without the text `guard`. Errors: ValueError when it is not there to be removed."""
+def _without(**guards: str) -> Iterator[None]:
+    """Queries by name, each without the text given. Errors: ValueError where it is not there to be removed."""
     plain = Queries.__getattr__
 
-    def edited(queries: Queries, asked: str) -> str:
-        text = plain(queries, asked)
-        if asked != name:
-            return text
+    def edited(queries: Queries, name: str) -> str:
+        text, guard = plain(queries, name), guards.get(name, "")
         if guard not in text:
             raise ValueError(f"{name} has no {guard!r}")
-        return text.replace(guard, instead)
+        return text.replace(guard, "")
 
     Queries.__getattr__ = edited  # type: ignore[method-assign]
     try:
@@ -30,6 +28,6 @@ def _edited(name: str, guard: str, instead: str = "") -> Iterator[None]:
 
 
 TABLE: dict[str, Callable[[], AbstractContextManager[None]]] = {
-    "order-lock": partial(_edited, "lock_orders", "FOR NO KEY UPDATE OF o"),
-    "claim-fence": partial(_edited, "finish_claims", "AND c.state = 'live' AND c.fence = n.fence"),
+    "order": partial(_without, lock_orders="FOR NO KEY UPDATE OF o", close_orders="AND o.closed_at IS NULL"),
+    "claim-fence": partial(_without, finish_claims="AND c.state = 'live' AND c.fence = n.fence"),
 }

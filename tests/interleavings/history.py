@@ -174,7 +174,7 @@ class History:
             self.happened.steps += 1
             if self.happened.steps == CHAOS_STEPS:
                 self._calm_down()
-            assert self.happened.steps < STEPS_MAX, "it does not end"
+            assert self.happened.steps < STEPS_MAX, f"it does not end: {await self._left(monitor)}"
             self._thaw()
             turns = self.turnstile.turns()
             if self._operations and self.dice.random() < 0.03:
@@ -217,6 +217,8 @@ class History:
             self.world.lives[name].frozen_for = dice.choice([30, 100, 300])
             if dice.random() < 0.7:
                 self.world.forget(name)
+            if dice.random() < 0.5:  # its leases end, and others take over what it believes to have
+                await self._pass(31.0, monitor)
             return True
         doing = [effect for effect in turns if not effect.name.startswith(("poll", "make", "join"))]
         if doing and dice.random() < profile.lose_reply:
@@ -280,27 +282,37 @@ class History:
         if records != self._records or self._operations:
             self._records, self._moved_at, self._leap = records, self.loop.now_s, 0
         steady = self.loop.now_s - self._moved_at > STEADY_S
-        if steady and not any(life.frozen_for for life in self.world.lives.values()):
+        frozen = any(life.frozen_for for life in self.world.lives.values())
+        if steady and (not frozen or self.dice.random() < 0.5):  # leases of the frozen end
             until_s = max(until_s, LEAPS_S[min(self._leap, len(LEAPS_S) - 1)])
             self._leap += 1
             self._moved_at = self.loop.now_s + until_s
             self.happened.leaps += 1
-        self.loop.pass_time(until_s + 0.0005)
-        self.world.ahead_s += until_s + 0.0005
+        await self._pass(until_s + 0.0005, monitor)
+
+    async def _pass(self, seconds: float, monitor: asyncpg.Connection) -> None:
+        """Let time pass for every process, and for the database as soon as it matters."""
+        self.loop.pass_time(seconds)
+        self.world.ahead_s += seconds
         if self.world.ahead_s - self._told_ahead_s > 0.2:
             self._told_ahead_s = self.world.ahead_s
             await monitor.execute(f"UPDATE warp.clock SET ahead = '{self.world.ahead_s:.3f} s'")
 
     async def _is_over(self, monitor: asyncpg.Connection) -> bool:
-        if not self.calm or self._operations or not self.world.is_read():
-            return False
-        return not self.sent.open(self.world) and not await monitor.fetchval(_LEFT)
+        return self.calm and not self._operations and not await self._left(monitor)
+
+    async def _left(self, monitor: asyncpg.Connection) -> dict[str, object]:
+        """What is still to be done, by what it is; nothing where everything has ended."""
+        rows = dict(await monitor.fetchrow(_LEFT) or {})
+        left = {"open": self.sent.open(self.world), "unread": self.world.unread(), **rows}
+        return {what: there for what, there in left.items() if there}
 
 
 _BLOCKED = """SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE NOT l.granted AND a.datname = current_database()"""
-_LEFT = """SELECT (SELECT count(*) FROM intake.outbox) + (SELECT count(*) FROM publisher.outbox)
-+ (SELECT count(*) FROM gpu_worker.outbox) + (SELECT count(*) FROM gpu_worker.claims WHERE state = 'live')"""
+_LEFT = """SELECT (SELECT count(*) FROM intake.outbox) AS intake, (SELECT count(*) FROM publisher.outbox) AS publisher,
+(SELECT count(*) FROM gpu_worker.outbox) AS worker,
+(SELECT count(*) FROM gpu_worker.claims WHERE state = 'live') AS claims"""
 
 
 async def prepare(url: str) -> None:

@@ -124,7 +124,7 @@ async def _status(world: World, database: asyncpg.Connection) -> list[str]:
 def _request(sent: Sent, world: World, closed: RequestClosed) -> Iterator[str]:
     asked = sent.counted(closed)
     approved = [one for one in events(world, ImageApproved) if one.request_id == closed.request_id]
-    made = {one.candidate_id for one in events(world, ImageGenerated) if one.request_id == closed.request_id}
+    made = {one.candidate_id for one in _told(world, closed, ImageGenerated)}
     named = {(one.asset_id, one.version) for one in closed.assets}
     if {(one.asset_id, one.version) for one in approved} != named or len(approved) != len(named):
         yield f"approved {len(approved)}, and the closing names {len(named)} others"
@@ -139,6 +139,8 @@ def _request(sent: Sent, world: World, closed: RequestClosed) -> Iterator[str]:
         yield "it expired although nothing was in its way"
     if len(made) > asked["max_candidates"]:
         yield f"{len(made)} candidates, {asked['max_candidates']} allowed"
+    images = Counter((one.candidate_id, one.hop) for one in _told(world, closed, ImageGenerated))
+    yield from (f"{one} images of candidate {about}" for about, one in images.items() if one > 1)
     for one in approved:
         if any(score.verdict != "pass" for score in one.scores.values()):
             yield f"{one.asset_id} was approved without passing"
@@ -147,6 +149,12 @@ def _request(sent: Sent, world: World, closed: RequestClosed) -> Iterator[str]:
             if body is None or sha256(body).hexdigest() != ref.sha256:
                 yield f"{ref.key} is not what was approved"
     yield from _money(asked, world.fate.paid.get(asked["prompt"], Decimal(0)), closed)
+
+
+def _told(world: World, closed: RequestClosed, kind: type[Event]) -> list[Any]:
+    """What was said about a request, each thing once however often it was sent."""
+    mine = [one for one in events(world, kind) if one.request_id == closed.request_id]
+    return list({one.model_dump_json(exclude={"envelope"}): one for one in mine}.values())
 
 
 def _money(asked: dict[str, Any], paid_usd: Decimal, closed: RequestClosed) -> Iterator[str]:

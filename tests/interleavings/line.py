@@ -194,12 +194,14 @@ class World:
         """How many committed records there are in all."""
         return sum(len(self.broker.records(topic)) for topic in self.topics())
 
-    def is_read(self) -> bool:
-        """Whether every stage has handled what there is, and works on nothing."""
-        stages = [loop for name, loop in self.loops.items() if name in self.lives]
-        return not any(
-            loop.progress.pending or self.broker.lag(loop.stage.group, loop.stage.topics()) for loop in stages
-        )
+    def unread(self) -> dict[str, int]:
+        """Records that stages have not handled, or not committed."""
+        stages = {name: loop for name, loop in self.loops.items() if name in self.lives}
+        behind = {
+            name: loop.progress.pending + self.broker.lag(loop.stage.group, loop.stage.topics())
+            for name, loop in stages.items()
+        }
+        return {name: records for name, records in behind.items() if records}
 
     # ---- lives ----------------------------------------------------------------------------------
 
