@@ -5,8 +5,6 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3.11
-# files of tests that run side by side, each with a Kafka, a Postgres and an S3 of its own
-JOBS ?= 2
 LIGHT := .venv/bin/python
 GPU := .venv-gpu/bin/python
 GICLEE := .venv/bin/giclee
@@ -32,7 +30,7 @@ check: $(LIGHT_STAMP) ## format, lint, types, import rules, budgets
 	.venv/bin/pytest -q tests/contract
 
 test: setup ## the whole suite, on real Kafka, Postgres and S3
-	.venv/bin/pytest -q -n $(JOBS) --dist loadfile --durations 15 -m 'not gpu'
+	.venv/bin/pytest -q --durations 15 -m 'not gpu'
 	.venv-gpu/bin/pytest -q -m gpu $$(grep -rl --include='test_*.py' 'mark\.gpu' tests)
 
 test-unit: $(LIGHT_STAMP) ## what needs no service, under a minute

@@ -1,4 +1,4 @@
-"""A dozen cases of the kill matrix, on every commit; `make kill-matrix` runs all of them."""
+"""Six cases of the kill matrix, on every commit; `make kill-matrix` runs all of them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ from tests.kit.stack import KafkaRunning, PostgresRunning, S3Running, Stack
 
 SUBSET = (
     Case("intake.after-accept-commit", "kill", 1),
-    Case("intake.status.after-projection-commit", "raise", 2),
     Case("policy.before-offset-commit", "kill", 2),
-    Case("policy.after-dead-letter", "raise", 1),
     Case("router.after-choice-commit", "kill", 3),
-    Case("gpu-worker.after-blob-put", "raise", 2),
     Case("gpu-worker.after-provider-call", "raise", 1),
     Case("scorer.after-verdict-commit", "stop", 1),
-    Case("publisher.before-decision-commit", "raise", 3),
     Case("publisher.inside-transaction", "kill", 1),
-    Case("publisher.after-transaction", "kill", 2),
-    Case("replay.after-index-commit", "raise", 1),
 )
-"""Each service, each mode, and the places where a loss or a second copy would be nearest."""
+"""Each stage of the line, each mode, and the places where a loss or a second copy would be nearest."""
 
 
 def test_the_matrix_is_every_point_in_every_mode_with_every_seed() -> None:
@@ -39,7 +33,7 @@ async def test_wherever_a_process_fails_every_request_ends_once(
     kafka: KafkaRunning, postgres: PostgresRunning, s3: S3Running, tmp_path: Path
 ) -> None:
     """Killed, stopped or broken at a point that was truly reached: one closing each, no version twice, money right."""
-    results = await run_all(Stack(kafka, postgres, s3), SUBSET, tmp_path, 2)
+    results = await run_all(Stack(kafka, postgres, s3), SUBSET, tmp_path, 1)
 
     assert [one for one in results if one.verdict != GREEN] == []
     assert len(results) == len(SUBSET)
