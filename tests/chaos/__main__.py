@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import secrets
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def main() -> int:
     )
     parser.add_argument("--folder", type=Path, help="where the run is kept; absent, .giclee/chaos/<seed>")
     given = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job has it ignored
+        signal.signal(number, signal.default_int_handler)
     seed = secrets.randbelow(10**6) if given.seed is None else given.seed
     print(f"seed {seed}: make chaos SEED={seed} MINUTES={given.minutes:g}", flush=True)
     scale = SMALL if given.small else FULL

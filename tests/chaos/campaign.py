@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -62,8 +61,6 @@ def run(wish: Wish, root: Path) -> int:
     absent = {row.name for row in faults.TABLE} - {row.name for row in faults.possible()}
     if absent:
         _say(f"this machine cannot do {', '.join(sorted(absent))}")
-    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job has it ignored
-        signal.signal(number, signal.default_int_handler)
     with stack.parts(root) as parts:
         _say(f"seed {wish.seed}: parts are up")
         return asyncio.run(_campaign(wish, parts, root / "run"))
