@@ -108,12 +108,14 @@ async def _quiet(parts: Stack, folder: Path, closings: Closings) -> list[str]:
 
 async def _recorder(parts: Stack, folder: Path) -> Child:
     child = _child(parts, "observe", ("tests.chaos.observe", str(folder)))
-    deadline = time.monotonic() + FOLLOWING_WITHIN_S
-    while "following" not in tail(child.launch.log, 5):
-        if child.exit_code() is not None or time.monotonic() > deadline:
-            raise TimeoutError(f"the recorder does not follow: {tail(child.launch.log, 20)}")
-        await asyncio.sleep(0.1)
+    await until(lambda: _follows(child) or child.exit_code() is not None, FOLLOWING_WITHIN_S)
+    if not _follows(child):
+        raise TimeoutError(f"the recorder does not follow: {tail(child.launch.log, 20)}")
     return child
+
+
+def _follows(recorder: Child) -> bool:
+    return "following" in tail(recorder.launch.log, 5)
 
 
 async def _end_recorder(recorder: Child) -> None:

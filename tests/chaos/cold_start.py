@@ -26,30 +26,13 @@ from giclee.infra import migrate
 from giclee.infra import topics as infra
 from tests.kit.service_process import free_port
 from tests.kit.stack import Stack, stack
+from tests.kit.stub_line import MODEL, MODULES
 from tests.kit.wait import until
 
 RECOVERS_WITHIN_S = 60.0
 """From the start of the last part until a request is closed, on a machine that does nothing else."""
 GAP_MAX_S = 2.0
 KEY = "a-key-of-at-least-16"
-MODULES = (
-    "giclee.intake", "giclee.policy", "giclee.router", "tests.chaos.stub_worker", "tests.chaos.stub_scorer",
-    "giclee.publisher",
-)  # fmt: skip
-MODEL = """
-[[models]]
-name = "stub-only"
-revision = "1"
-location = "stub"
-provider = "stub"
-qualities = ["final", "draft"]
-price_usd = 0.0004
-seconds = 0.1
-steps = 8
-width = 64
-height = 64
-size_max = 64
-"""
 
 
 class Keeper:

@@ -25,6 +25,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from giclee.infra import migrate, topics
 from giclee.infra.local.child import Child, Launch
 from giclee.schemas import topics as names
+from tests.chaos.fault import state_of
 from tests.kit.stack import Stack, ports_of_our_own
 from tests.kit.wait import until
 
@@ -77,10 +78,7 @@ class Process:
 
     def state(self) -> str:
         """One letter of /proc: T is stopped, Z or nothing is gone."""
-        with suppress(OSError):
-            if self.child is not None:
-                return Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return ""
+        return state_of(self.child.pid) if self.child is not None else ""
 
     def send(self, number: signal.Signals) -> None:
         if self.child is not None:

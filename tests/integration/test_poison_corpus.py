@@ -23,31 +23,13 @@ from giclee.schemas import topics
 from tests.kit.corpus import Odd, corpus
 from tests.kit.service_process import free_port, running
 from tests.kit.stack import KafkaRunning, S3Running
+from tests.kit.stub_line import MODEL, MODULES
 from tests.kit.wait import until
 
 pytestmark = pytest.mark.real
-MODULES = (
-    "giclee.intake", "giclee.policy", "giclee.router", "tests.chaos.stub_worker", "tests.chaos.stub_scorer",
-    "giclee.publisher",
-)  # fmt: skip
-"""Each service; worker and scorer without a model."""
 REQUESTED, CLEARED, CLOSED = "image.requested.v1", "image.policy-cleared.v1", "image.closed.v1"
 DELAY_MAX_S = 1.0
 """Contract: a poison record delays its partition at most so long."""
-MODEL = """
-[[models]]
-name = "stub-only"
-revision = "1"
-location = "stub"
-provider = "stub"
-qualities = ["final", "draft"]
-price_usd = 0.0004
-seconds = 0.1
-steps = 8
-width = 64
-height = 64
-size_max = 64
-"""
 Place = tuple[str, int, int]
 
 

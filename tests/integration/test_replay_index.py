@@ -7,7 +7,6 @@ import io
 import json
 import uuid
 from base64 import b64decode
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -15,16 +14,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from giclee.bus import database as bus_database
 from giclee.bus.errors import Transient
-from giclee.bus.memory import MemoryTransport
-from giclee.bus.settings import DatabaseSettings
 from tests.kit.loops import header, request_record
 from tests.kit.ops import (
     REQUESTED,
     WHO,
     Ops,
-    client,
     is_problem,
     letter,
     moment,
@@ -34,24 +29,6 @@ from tests.kit.ops import (
 from tests.kit.wait import until
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-async def ops(database: str) -> AsyncIterator[Ops]:
-    async with bus_database.connect(DatabaseSettings(url=database, pool_max=12), schema="replay") as pool:
-        yield Ops(MemoryTransport(), pool)
-
-
-@pytest.fixture
-async def indexed(ops: Ops) -> AsyncIterator[Ops]:
-    async with working(ops.index.run, ops.runs.work):
-        yield ops
-
-
-@pytest.fixture
-async def http(ops: Ops) -> AsyncIterator[httpx2.AsyncClient]:
-    async with client(ops.app) as made:
-        yield made
 
 
 async def test_a_duplicate_of_a_dead_letter_is_listed_once(indexed: Ops, http: httpx2.AsyncClient) -> None:

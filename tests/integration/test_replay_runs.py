@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -13,11 +13,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from giclee.bus import database as bus_database
 from giclee.bus import dlq
 from giclee.bus.errors import Poison, Transient
-from giclee.bus.memory import MemoryTransport
-from giclee.bus.settings import DatabaseSettings
 from giclee.bus.transport import Record
 from giclee.replay.runs import Runs
 from giclee.schemas import envelope as wire
@@ -27,7 +24,6 @@ from tests.kit.ops import (
     REQUESTED,
     WHO,
     Ops,
-    client,
     ended,
     failing,
     is_problem,
@@ -40,24 +36,6 @@ from tests.kit.ops import (
 from tests.kit.wait import until
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-async def ops(database: str) -> AsyncIterator[Ops]:
-    async with bus_database.connect(DatabaseSettings(url=database, pool_max=12), schema="replay") as pool:
-        yield Ops(MemoryTransport(), pool)
-
-
-@pytest.fixture
-async def indexed(ops: Ops) -> AsyncIterator[Ops]:
-    async with working(ops.index.run, ops.runs.work):
-        yield ops
-
-
-@pytest.fixture
-async def http(ops: Ops) -> AsyncIterator[httpx2.AsyncClient]:
-    async with client(ops.app) as made:
-        yield made
 
 
 async def test_a_replay_goes_back_for_the_stage_that_failed(indexed: Ops, http: httpx2.AsyncClient) -> None:

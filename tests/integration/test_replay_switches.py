@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
 import pytest
 
-from giclee.bus import database as bus_database
 from giclee.bus.errors import Transient
-from giclee.bus.memory import MemoryTransport
-from giclee.bus.settings import DatabaseSettings
 from giclee.bus.transport import Partition, Record
 from giclee.replay.switches import Switches
 from giclee.schemas import topics
@@ -24,7 +21,6 @@ from tests.kit.ops import (
     REQUESTED,
     WHO,
     Ops,
-    client,
     held,
     switch,
     working,
@@ -32,24 +28,6 @@ from tests.kit.ops import (
 from tests.kit.wait import until
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-async def ops(database: str) -> AsyncIterator[Ops]:
-    async with bus_database.connect(DatabaseSettings(url=database, pool_max=12), schema="replay") as pool:
-        yield Ops(MemoryTransport(), pool)
-
-
-@pytest.fixture
-async def indexed(ops: Ops) -> AsyncIterator[Ops]:
-    async with working(ops.index.run, ops.runs.work):
-        yield ops
-
-
-@pytest.fixture
-async def http(ops: Ops) -> AsyncIterator[httpx2.AsyncClient]:
-    async with client(ops.app) as made:
-        yield made
 
 
 async def test_a_switch_is_set_listed_and_cleared(ops: Ops, http: httpx2.AsyncClient) -> None:

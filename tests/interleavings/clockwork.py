@@ -87,6 +87,12 @@ def living(life: Life) -> Iterator[None]:
         _LIFE.reset(token)
 
 
+def alone(work: Coroutine[Any, Any, Any]) -> None:
+    """Let it run beside the scheduler; how it ends, a death included, is its own matter."""
+    task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
 @dataclass(eq=False)
 class Effect:
     """Somebody before the turnstile since turn `since`. `loses_reply`: it happens, and its doer is not told."""

@@ -17,7 +17,7 @@ import asyncpg
 
 from giclee.bus.transport import Record
 from giclee.schemas.events import ImageRequested
-from tests.interleavings.clockwork import Effect, SeededLoop, Turnstile, living
+from tests.interleavings.clockwork import Effect, SeededLoop, Turnstile, alone, living
 from tests.interleavings.gated import WARP, turned_postgres
 from tests.interleavings.invariants import Sent, broken
 from tests.interleavings.line import REPLICAS, Fate, World
@@ -142,8 +142,7 @@ class History:
             self.sent.accepted(body)
 
         with living(life):
-            task = self.loop.create_task(post())
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            alone(post())
 
     # ---- the scheduler --------------------------------------------------------------------------
 
@@ -238,8 +237,7 @@ class History:
         group = self.dice.choice(["giclee.policy", "giclee.router", "giclee.publisher", "giclee.gpu-worker.local"])
         committed = {at: to for at, to in sorted(self.world.broker.committed(group).items()) if to}
         back = {at: self.dice.randrange(to) for at, to in committed.items() if self.dice.random() < 0.5}
-        task = self.loop.create_task(self.world.broker.rewind(group, back))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        alone(self.world.broker.rewind(group, back))
 
     def _let_one_through(self, turns: list[Effect]) -> None:
         style = "any" if self.dice.random() < 0.2 else self.profile.style

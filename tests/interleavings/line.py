@@ -6,7 +6,6 @@ import asyncio
 import io
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -70,7 +69,7 @@ from giclee.scorer.dimension import Evaluator, Measured, Picture
 from giclee.scorer.handle import Scorer
 from giclee.scorer.lane import Lane
 from giclee.scorer.store import Store as ScorerStore
-from tests.interleavings.clockwork import Life, SeededLoop, Turnstile, kill, living
+from tests.interleavings.clockwork import Life, SeededLoop, Turnstile, alone, kill, living
 from tests.interleavings.gated import GatedBlobs, GatedTransport, InlineDeriver
 
 PRICE_USD = Decimal("0.0004")
@@ -240,9 +239,7 @@ class World:
         """The groups of a process notice that it is silent, and deal out its partitions."""
         for reader in self.transports[name].readers:
             if reader in reader.group.members:
-                with suppress(ValueError):
-                    task = asyncio.get_running_loop().create_task(self.broker.expire(reader))
-                    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+                alone(self.broker.expire(reader))
 
     # ---- wiring ---------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typer.testing import CliRunner, Result
 
 from giclee.cli import dlq, dlq_runs
 from giclee.cli.__main__ import app
-from tests.kit import ops_stub
 from tests.kit.ops_stub import OpsStub
 
 RUN = {
@@ -26,18 +24,15 @@ ID = str(uuid.uuid4())
 
 
 @pytest.fixture
-def ops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OpsStub]:
-    with ops_stub.running() as stub:
-        monkeypatch.setenv("GICLEE_OPS_URL", stub.url)
-        monkeypatch.setenv("GICLEE_API_KEY", "a-key-of-at-least-16")
-        monkeypatch.setenv("GICLEE_ACTOR", "ada")
-        monkeypatch.setenv("GICLEE_STATE_DIR", str(tmp_path))
-        monkeypatch.setattr(dlq_runs, "LOOK_EVERY_S", 0.01)
-        stub.answers["POST /v1/dead-letters/preflight"] = [LOOK]
-        stub.answers["POST /v1/runs"] = [(202, RUN)]
-        path = f"GET /v1/runs/{RUN['run_id']}"
-        stub.answers[path] = [{**RUN, "sent": 2, "left": 2}, {**RUN, "state": "done", "sent": 4, "left": 0}]
-        yield stub
+def ops(ops: OpsStub, monkeypatch: pytest.MonkeyPatch) -> OpsStub:
+    """With a preflight that lets everything go, and a run that ends well."""
+    monkeypatch.setenv("GICLEE_ACTOR", "ada")
+    monkeypatch.setattr(dlq_runs, "LOOK_EVERY_S", 0.01)
+    ops.answers["POST /v1/dead-letters/preflight"] = [LOOK]
+    ops.answers["POST /v1/runs"] = [(202, RUN)]
+    path = f"GET /v1/runs/{RUN['run_id']}"
+    ops.answers[path] = [{**RUN, "sent": 2, "left": 2}, {**RUN, "state": "done", "sent": 4, "left": 0}]
+    return ops
 
 
 def giclee(*words: str) -> Result:

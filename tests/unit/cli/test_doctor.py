@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from typer.testing import CliRunner, Result
 
 from giclee.cli import doctor
 from giclee.cli.__main__ import app
-from tests.kit import ops_stub
 from tests.kit.ops_stub import OpsStub
 
 WELL: dict[str, Any] = {
@@ -35,15 +32,11 @@ def free_address() -> str:
 
 
 @pytest.fixture
-def ops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OpsStub]:
+def ops(ops: OpsStub, monkeypatch: pytest.MonkeyPatch) -> OpsStub:
     """An operations service, and nothing else that answers."""
-    with ops_stub.running() as stub:
-        monkeypatch.setenv("GICLEE_OPS_URL", stub.url)
-        monkeypatch.setenv("GICLEE_API_KEY", "a-key-of-at-least-16")
-        monkeypatch.setenv("GICLEE_STATE_DIR", str(tmp_path))
-        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", free_address())
-        monkeypatch.setenv("DATABASE_URL", f"postgresql://a:b@{free_address()}/c")
-        yield stub
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", free_address())
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://a:b@{free_address()}/c")
+    return ops
 
 
 def asked(*words: str) -> tuple[Result, dict[str, dict[str, Any]]]:

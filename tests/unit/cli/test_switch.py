@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from giclee.cli.__main__ import app
-from tests.kit import ops_stub
 from tests.kit.ops_stub import OpsStub
-
-
-@pytest.fixture
-def ops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OpsStub]:
-    with ops_stub.running() as stub:
-        monkeypatch.setenv("GICLEE_OPS_URL", stub.url)
-        monkeypatch.setenv("GICLEE_API_KEY", "a-key-of-at-least-16")
-        monkeypatch.setenv("GICLEE_STATE_DIR", str(tmp_path))
-        yield stub
 
 
 def test_a_hold_has_a_reason_and_an_end(ops: OpsStub) -> None:

@@ -89,7 +89,8 @@ def park(
     json_: AsJson = False,
 ) -> None:
     """Set dead letters aside; nothing ends, and `release` opens them again."""
-    _move("park", "open", dlq_ids, selection, {"reason": reason, "limit": limit, "dry_run": dry_run, "yes": yes}, json_)
+    asked = {"reason": reason, "limit": limit, "dry_run": dry_run, "yes": yes}
+    _move("park", "open", dlq_ids, selection, asked, json_)
 
 
 @app.command()
@@ -123,35 +124,33 @@ def discard(
     json_: AsJson = False,
 ) -> None:
     """Give dead letters up: the stage that failed ends what waits for them. Cannot be undone."""
-    if not dry_run and not reason:
-        fail(REASON, USAGE)
-    which = _which(dlq_ids, selection, "", limit, asking=dry_run, yes=yes)
-    counts = _counts(which)
-    if dry_run:
-        _tell_counts(counts, json_=json_)
-        return
-    _confirm(which, "discard", yes=yes)
-    run = tell_service("POST", "/v1/dead-letters/discard", json=_given({**which, "reason": reason}))
-    dlq_runs.finish(run, wait=wait, json_=json_)
+    asked = {"reason": reason, "limit": limit, "dry_run": dry_run, "yes": yes}
+    dlq_runs.finish(_done("discard", "", dlq_ids, selection, asked, json_), wait=wait, json_=json_)
 
 
 def _move(
     verb: str, state: str, ids: list[str] | None, selection: dict[str, str], asked: dict[str, Any], json_: bool
 ) -> None:
-    """Park or release: counts first, then done at once."""
+    """Park or release, done when this returns."""
+    done = _done(verb, state, ids, selection, asked, json_)
+    show_json(done) if json_ else tell(f"{done['changed']} {verb}{'ed' if verb == 'park' else 'd'}")
+    if not done["changed"]:
+        fail(f"nothing selected is {state}: giclee dlq ls shows what there is, and its state")
+
+
+def _done(
+    verb: str, state: str, ids: list[str] | None, selection: dict[str, str], asked: dict[str, Any], json_: bool
+) -> Any:
+    """Counts first, then what the service answers to the verb. A dry run ends after the counts."""
     if not asked["dry_run"] and not asked["reason"]:
         fail(REASON, USAGE)
     which = _which(ids, selection, state, asked["limit"], asking=asked["dry_run"], yes=asked["yes"])
     counts = _counts(which)
     if asked["dry_run"]:
         _tell_counts(counts, json_=json_)
-        return
+        raise typer.Exit
     _confirm(which, verb, yes=asked["yes"])
-    body = _given({**which, "reason": asked["reason"]})
-    done = tell_service("POST", f"/v1/dead-letters/{verb}", json=body)
-    show_json(done) if json_ else tell(f"{done['changed']} {verb}{'ed' if verb == 'park' else 'd'}")
-    if not done["changed"]:
-        fail(f"nothing selected is {state}: giclee dlq ls shows what there is, and its state")
+    return tell_service("POST", f"/v1/dead-letters/{verb}", json=_given({**which, "reason": asked["reason"]}))
 
 
 def _which(
