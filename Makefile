@@ -69,9 +69,9 @@ bench: setup ## ratios against a baseline in the same run, into docs/bench.md
 kill-matrix: $(LIGHT_STAMP) ## every failpoint killed, stopped, broken, three seeds each: about two hours
 	$(LIGHT) -m tests.chaos.kill_matrix $(ARGS)
 
-# make chaos SEED=7 MINUTES=10; a seed repeats its plan of faults
+# make chaos SEED=7 MINUTES=60 ARGS="--faults-min 250 --requests-min 5000"; a seed repeats its plan of faults
 chaos: setup-light ## faults against a three-broker stack, then the invariants
-	$(LIGHT) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+	$(LIGHT) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 # --- set-up: packages follow their pinned set; our own distributions follow their pyproject files ---
 

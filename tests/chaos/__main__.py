@@ -23,6 +23,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="repeats a plan; absent, one is drawn and printed")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=RATE_PER_S, help="requests per second")
+    parser.add_argument("--faults-min", type=int, default=0, help="fewer that happened make the run invalid")
+    parser.add_argument("--requests-min", type=int, default=1, help="fewer that were accepted make it invalid")
     parser.add_argument("--small", action="store_true", help="one replica of most services")
     parser.add_argument(
         "--only", nargs="*", choices=[row.name for row in TABLE], help="these faults; none without a word"
@@ -34,7 +36,15 @@ def main() -> int:
     seed = secrets.randbelow(10**6) if given.seed is None else given.seed
     print(f"seed {seed}: make chaos SEED={seed} MINUTES={given.minutes:g}", flush=True)
     scale = SMALL if given.small else FULL
-    wish = Wish(seed=seed, minutes=given.minutes, rate_per_s=given.rate, scale=scale, kinds=given.only)
+    wish = Wish(
+        seed=seed,
+        minutes=given.minutes,
+        rate_per_s=given.rate,
+        scale=scale,
+        kinds=given.only,
+        faults_min=given.faults_min,
+        requests_min=given.requests_min,
+    )
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # brokers that are away are no news here
     try:
         return run(wish, given.folder or checkout() / ".giclee" / "chaos" / str(seed))

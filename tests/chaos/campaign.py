@@ -46,6 +46,9 @@ class Wish:
     scale: Mapping[str, int]
     kinds: Sequence[str] | None = None
     """Faults by name; None draws from the whole table, an empty one injects none."""
+    faults_min: int = 0
+    requests_min: int = 1
+    """Fewer faults that happened, or fewer accepted requests, and the run is no proof."""
 
     @property
     def seconds(self) -> float:
@@ -151,6 +154,8 @@ def _write_run(wish: Wish, folder: Path, began_at: float, *, is_quiet: bool) -> 
         "began_at": began_at,
         "ended_at": time.time(),
         "quiet": is_quiet,
+        "faults_min": wish.faults_min,
+        "operations_min": wish.requests_min,
         "canaries": MARKS,
         "minutes": wish.minutes,
         "rate_per_s": wish.rate_per_s,

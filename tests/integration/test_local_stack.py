@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -306,9 +306,9 @@ def test_a_port_held_by_a_client_is_waited_for(bench: Bench) -> None:
     """The kernel lends ports of our range to clients: such a one is no error, `up` waits until it is let go."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME_WAIT after it
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # nor trouble with one of an earlier test
-        client.bind(("127.0.0.1", bench.ports.of("postgres")))
+        client.bind(("127.0.0.1", 0))
         client.connect(server.getsockname())
+        bench = replace(bench, ports=Ports(client.getsockname()[1] - OFFSETS["postgres"]))
         up = bench.start("dev", "up", "--only=postgres")
         until(lambda: "waiting for ports" in bench.doing(), "it waits")
         client.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -408,6 +408,30 @@ async def test_only_the_finished_prefix_is_committed(transport: MemoryTransport,
         assert loop.progress.pending == 0
 
     assert before == 0
+
+
+async def test_two_commits_at_once_never_move_a_group_back(transport: MemoryTransport, door: Door) -> None:
+    """The older of two may be slower than the younger: what it says must not be the last word."""
+    gate, at = asyncio.Event(), Partition(REQUESTED, 0)
+
+    async with running(transport, stage(), door) as loop:
+        await until(loop.reader.assignment)
+        commit = loop.reader.commit
+
+        async def one_is_slow(offsets: Mapping[Partition, int]) -> None:
+            if offsets.get(at) == 1:
+                await gate.wait()
+            await commit(offsets)
+
+        loop.reader.commit = one_is_slow  # type: ignore[method-assign]
+        async with asyncio.TaskGroup() as commits:
+            commits.create_task(loop._commit({at: 1}))
+            commits.create_task(loop._commit({at: 2}))
+            for _ in range(20):  # turns, in which the younger one would get there
+                await asyncio.sleep(0)
+            gate.set()
+
+        assert transport.committed("giclee.policy")[at] == 2
 
 
 async def test_a_lost_acknowledgement_sends_the_same_event_again(transport: MemoryTransport, door: Door) -> None:

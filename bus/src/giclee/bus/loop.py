@@ -57,6 +57,7 @@ class Loop:
         self._woken = asyncio.Event()
         self._changed = asyncio.Event()
         self._unsettled = 0
+        self._committing = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._draining = False
         self._outages: dict[object, str] = {}
@@ -295,26 +296,23 @@ class Loop:
                 log.warning("settled was not noted", stage=self.stage.name, error=str(error))
 
     async def _commit(self, offsets: dict[Partition, int]) -> None:
-        if not offsets:
-            return
-        try:
-            await self.reader.commit(offsets)
-        except (Fenced, Transient) as error:
-            log.warning("commit failed", stage=self.stage.name, error=str(error))
-            return
-        self.progress.committed(offsets)
+        async with self._committing:  # of two on their way at once the older could land last
+            ahead = self.progress.ahead(offsets)
+            if not ahead:
+                return
+            try:
+                await self.reader.commit(ahead)
+            except (Fenced, Transient) as error:
+                log.warning("commit failed", stage=self.stage.name, error=str(error))
+                return
+            self.progress.committed(ahead)
 
     async def _commit_idle(self) -> None:
         try:
             reached = await self.reader.caught_up(tuple(self.progress.idle()))
         except Transient:
             return
-        ahead = {
-            at: offset
-            for at, offset in reached.items()
-            if at in self.progress.tracks and offset > self.progress.tracks[at].committed
-        }
-        await self._commit(ahead)
+        await self._commit(dict(reached))
 
     # ---- rebalance and end ----------------------------------------------------------------------
 

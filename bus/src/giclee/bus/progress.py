@@ -117,6 +117,10 @@ class Progress:
         """Offsets that moved since the last commit."""
         return {at: track.next_offset for at, track in self.tracks.items() if track.next_offset > track.committed}
 
+    def ahead(self, offsets: dict[Partition, int]) -> dict[Partition, int]:
+        """Those of `offsets` that would move a position of ours forward."""
+        return {at: to for at, to in offsets.items() if at in self.tracks and to > self.tracks[at].committed}
+
     def committed(self, offsets: dict[Partition, int]) -> None:
         """Note what the group has accepted."""
         for at, offset in offsets.items():
