@@ -155,35 +155,31 @@ def ends_of(servers: str, prefix: str) -> Ends:
 
 
 def read_all(servers: str, prefix: str, ends: Ends, file: Path, within_s: float) -> dict[tuple[str, int], int]:
-    """Every committed record before `ends`, by another client, in the order of the partitions; how far it came."""
+    """Every committed record before `ends`, by another client, each partition in its order; how far it came."""
     client, deadline = _client(servers), time.monotonic() + within_s
-    reached: dict[tuple[str, int], int] = {}
+    reached = {place: begin for place, (begin, _) in ends.items()}
     try:
+        client.assign(
+            [ClientPartition(prefix + topic, n, begin) for (topic, n), (begin, end) in ends.items() if end > begin]
+        )
         with file.open("wb") as out:
-            for (topic, number), (begin, end) in sorted(ends.items()):
-                client.assign([ClientPartition(prefix + topic, number, begin)])
-                reached[topic, number] = begin
-                while reached[topic, number] < end and time.monotonic() < deadline:
-                    messages = client.consume(FINAL_BATCH, timeout=POLL_MS / 1000)
-                    for message in _records(messages, reached, (topic, number)):
-                        if message.offset() < end:
-                            out.write(orjson.dumps(_line(message, prefix)) + b"\n")
+            while any(reached[place] < end for place, (_, end) in ends.items()) and time.monotonic() < deadline:
+                for message in _told(client.consume(FINAL_BATCH, timeout=POLL_MS / 1000)):
+                    place, is_record = (message.topic().removeprefix(prefix), message.partition()), not message.error()
+                    if is_record and message.offset() < ends[place][1]:
+                        out.write(orjson.dumps(_line(message, prefix)) + b"\n")
+                    reached[place] = max(reached[place], message.offset() + is_record)
     finally:
         client.close()
     return reached
 
 
-def _records(
-    messages: Sequence[Message], reached: dict[tuple[str, int], int], place: tuple[str, int]
-) -> Iterator[Message]:
-    """Those that are records; the end of a partition says how far it is, past markers of transactions."""
+def _told(messages: Sequence[Message]) -> Iterator[Message]:
+    """Records, and the ends of partitions, which say how far those are past markers of transactions."""
     for message in messages:
         error = message.error()
-        if error is None:
-            reached[place] = message.offset() + 1
+        if error is None or error.code() == ClientError._PARTITION_EOF:
             yield message
-        elif error.code() == ClientError._PARTITION_EOF:
-            reached[place] = max(reached[place], message.offset())
         elif error.fatal():
             raise KafkaException(error)
 

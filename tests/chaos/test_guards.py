@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from giclee.bus import blobs, database, outbox
+from giclee.bus import blobs, database
 from giclee.bus.kafka import KafkaTransport
 from giclee.bus.kafka.numbered import KafkaNumberedWriter
 from giclee.bus.layers import codec, retry
@@ -164,6 +164,10 @@ async def test_two_replicas_that_end_one_order_at_once(
 # ---- one relay --------------------------------------------------------------------------------------------
 
 
+END_LOCKING_SESSIONS = """SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE l.locktype = 'advisory' AND d.datname = current_database()"""
+
+
 class Frozen:
     """Stops the first relay between its numbers and its transaction, as SIGSTOP would."""
 
@@ -193,10 +197,10 @@ async def test_a_relay_that_wakes_after_another_took_its_place(
     """It is shut out by the lock's loss and its transactional id; under another name it would send all again."""
     frozen = Frozen()
     monkeypatch.setattr(KafkaNumberedWriter, "send", frozen.around(KafkaNumberedWriter.send))
-    monkeypatch.setattr(outbox, "SESSION_IDLE_MAX_S", 2)
     async with observed(tmp_path, env) as (run, line):
         await run.ask()
         await until(lambda: frozen.writer, 60)
+        await line.pool.execute(END_LOCKING_SESSIONS)  # as the database does with one that says nothing
         # a shard of its own has a lock and a transactional id of its own: nothing keeps it off the same rows
         relay = TransactionalRelay(line.pool, "publisher", line.gate, shard=0 if guarded else 1)
         running = asyncio.create_task(relay.run())

@@ -33,7 +33,7 @@ async def test_wherever_a_process_fails_every_request_ends_once(
     kafka: KafkaRunning, postgres: PostgresRunning, s3: S3Running, tmp_path: Path
 ) -> None:
     """Killed, stopped or broken at a point that was truly reached: one closing each, no version twice, money right."""
-    results = await run_all(Stack(kafka, postgres, s3), SUBSET, tmp_path, 1)
+    results = await run_all(Stack(kafka, postgres, s3), SUBSET, tmp_path, 2)
 
     assert [one for one in results if one.verdict != GREEN] == []
     assert len(results) == len(SUBSET)
