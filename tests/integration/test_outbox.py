@@ -361,7 +361,7 @@ async def relay_process(line: Line) -> AsyncIterator[asyncio.subprocess.Process]
 async def test_a_process_that_is_killed_or_hangs_is_followed(line: Line, fault: signal.Signals) -> None:
     """Another relay takes over, also from one that only hangs; woken later, that one does no harm."""
     expected: list[str] = []
-    writing = asyncio.create_task(write(line, 150, expected, chance=random.Random(11)))
+    writing = asyncio.create_task(write(line, 60, expected, chance=random.Random(11)))
     async with relay_process(line) as process:
         await until(lambda: line.log_has_some(), within_s=30)
         process.send_signal(fault)
