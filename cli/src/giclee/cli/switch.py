@@ -47,7 +47,12 @@ def set_one(
     hold: Annotated[
         bool, typer.Option("--hold", help="What comes waits and flows on when the switch is cleared.")
     ] = False,
-    refuse: Annotated[bool, typer.Option("--refuse", help="What comes becomes a dead letter.")] = False,
+    refuse: Annotated[
+        bool,
+        typer.Option(
+            "--refuse", help="New requests are refused, waves fail; what is further along becomes a dead letter."
+        ),
+    ] = False,
     expires: Annotated[str | None, typer.Option(help="For how long, for example 30m or 2h.")] = None,
     json_: AsJson = False,
 ) -> None:
