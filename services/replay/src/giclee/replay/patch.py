@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+from jsonpatch import JsonPatch, JsonPatchException, JsonPatchPathNotFound, JsonPatchTestFailed
+from jsonpointer import EndOfList, JsonPointerException, resolve_pointer
 from pydantic import BaseModel, ConfigDict, Field
 
 from giclee.bus.layers import codec
@@ -46,8 +48,7 @@ def edited(record: Record, operations: Sequence[Operation]) -> tuple[Record, lis
 
     Errors: InvalidInput, with the pointer of an operation that cannot be done or of a value that would be invalid.
     """
-    before = strict.parse_json(record.value or b"")
-    after, changes = copy.deepcopy(before), []
+    after, changes = strict.parse_json(record.value or b""), []
     for one in operations:
         was = _found(after, one.path)
         after = _applied(after, one)
@@ -61,76 +62,22 @@ def edited(record: Record, operations: Sequence[Operation]) -> tuple[Record, lis
 
 
 def _applied(document: Any, one: Operation) -> Any:
-    if one.op == "test":
-        if _get(document, one.path) != one.value:
-            raise _cannot(one.path, "is not what the patch expects")
-        return document
-    if one.op == "remove":
-        return _without(document, one.path)
-    if one.op == "replace":
-        _get(document, one.path)
-        return one.value if not one.path else _with(_without(document, one.path), one.path, one.value)
-    if one.op == "add":
-        return _with(document, one.path, copy.deepcopy(one.value))
-    if one.source is None:
-        raise _cannot(one.path, f"{one.op} needs a from")
-    if one.op == "move" and one.path.startswith(f"{one.source}/"):
-        raise _cannot(one.path, "cannot be moved into itself")
-    taken = copy.deepcopy(_get(document, one.source))
-    return _with(document if one.op == "copy" else _without(document, one.source), one.path, taken)
-
-
-def _steps(path: str) -> list[str]:
-    return [step.replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:]]
-
-
-def _get(document: Any, path: str) -> Any:
-    for step in _steps(path):
-        if isinstance(document, dict) and step in document:
-            document = document[step]
-        elif isinstance(document, list):
-            document = document[_index(step, len(document) - 1, path)]
-        else:
-            raise _cannot(path, "is not there")
-    return document
+    """A patched copy."""
+    spoken = one.model_dump(by_alias=True, exclude={"source"} if one.source is None else None)
+    try:
+        return JsonPatch([spoken]).apply(document)
+    except JsonPatchTestFailed:
+        raise _cannot(one.path, "is not what the patch expects") from None
+    except (JsonPatchPathNotFound, JsonPointerException):  # their words quote the whole letter
+        raise _cannot(one.path, f"is not there, or not {one.source}" if one.source else "is not there") from None
+    except JsonPatchException as error:
+        raise _cannot(one.path, str(error)) from None
 
 
 def _found(document: Any, path: str) -> Any:
     """What is at a path, as it is kept in the audit: None where there is nothing."""
-    try:
-        return copy.deepcopy(_get(document, path))
-    except InvalidInput:
-        return None
-
-
-def _with(document: Any, path: str, value: Any) -> Any:
-    if not path:
-        return value
-    steps = _steps(path)
-    parent = _get(document, path.rpartition("/")[0])
-    if isinstance(parent, dict):
-        parent[steps[-1]] = value
-    elif isinstance(parent, list):
-        at = len(parent) if steps[-1] == "-" else _index(steps[-1], len(parent), path)
-        parent.insert(at, value)
-    else:
-        raise _cannot(path, "has no members")
-    return document
-
-
-def _without(document: Any, path: str) -> Any:
-    _get(document, path)
-    if not path:
-        return None
-    parent, last = _get(document, path.rpartition("/")[0]), _steps(path)[-1]
-    del parent[last if isinstance(parent, dict) else int(last)]
-    return document
-
-
-def _index(step: str, last: int, path: str) -> int:
-    if not step.isdecimal() or (len(step) > 1 and step[0] == "0") or int(step) > last:
-        raise _cannot(path, "is no place in the list")
-    return int(step)
+    found = resolve_pointer(document, path, None)
+    return None if isinstance(found, EndOfList) else copy.deepcopy(found)
 
 
 def _cannot(path: str, why: str) -> InvalidInput:
