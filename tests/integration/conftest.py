@@ -1,21 +1,30 @@
-"""The replay service as several files of tests want it: in this process, on a real database."""
+"""The replay service as several files of tests want it: in this process, on a real database.
+
+Its modules are imported where they are used: tests of models lie beside, and their environment has no such service.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
-import httpx2
 import pytest
 
 from giclee.bus import database as bus_database
 from giclee.bus.memory import MemoryTransport
 from giclee.bus.settings import DatabaseSettings
-from tests.kit.ops import Ops, client, working
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from tests.kit.ops import Ops
 
 
 @pytest.fixture
 async def ops(database: str) -> AsyncIterator[Ops]:
     """The service on the memory transport; nothing of it runs yet."""
+    from tests.kit.ops import Ops
+
     async with bus_database.connect(DatabaseSettings(url=database, pool_max=12), schema="replay") as pool:
         yield Ops(MemoryTransport(), pool)
 
@@ -23,6 +32,8 @@ async def ops(database: str) -> AsyncIterator[Ops]:
 @pytest.fixture
 async def indexed(ops: Ops) -> AsyncIterator[Ops]:
     """The service with its index and its runs at work."""
+    from tests.kit.ops import working
+
     async with working(ops.index.run, ops.runs.work):
         yield ops
 
@@ -30,5 +41,7 @@ async def indexed(ops: Ops) -> AsyncIterator[Ops]:
 @pytest.fixture
 async def http(ops: Ops) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of its API."""
+    from tests.kit.ops import client
+
     async with client(ops.app) as made:
         yield made
