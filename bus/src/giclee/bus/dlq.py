@@ -22,10 +22,10 @@ SPRING_TOPIC = "kafka_dlt-original-topic"
 OMITTED = "dlq-omitted-bytes"
 """Header of a dead letter without its record's bytes: how many there were. It cannot be replayed from here."""
 _OLDER_DEATH = re.compile(r"^(dlq-|kafka_dlt-)")
-_STRIPPED = re.compile(
-    r"^(dlq-|kafka_dlt-|giclee-replay-)|^(giclee-discard|held-(stage|scope|origin|request-id)|traceparent|tracestate)$"
+_STRIPPED_PREFIXES = ("dlq-", "kafka_dlt-", "giclee-replay-")
+_STRIPPED = frozenset(
+    (wire.DISCARD, "held-stage", "held-scope", "held-origin", "held-request-id", "traceparent", "tracestate")
 )
-
 _VARIABLE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|[0-9a-f]{16,}|\d+|'[^']*'|\"[^\"]*\"")
 
 
@@ -151,9 +151,9 @@ def replay_of(letter: Record, *, run_id: str) -> Record:
     Every `dlq-*`, `kafka_dlt-*` and old trace header is gone; the replay count is one higher.
     Errors: KeyError when the headers are not a dead letter's.
     """
-    named = {name: raw for name, raw in letter.headers if name.startswith("dlq-")}
+    named = dict(letter.headers)
     asked = named.get("dlq-request-id", b"").decode(errors="replace")
-    kept = about(asked, [pair for pair in letter.headers if not _STRIPPED.match(pair[0])])
+    kept = about(asked, [pair for pair in letter.headers if not _is_stripped(pair[0])])
     count = int(named.get("dlq-replay-count") or b"0") + 1
     kept += [
         (wire.REPLAY_FOR, named["dlq-stage"]),
@@ -162,6 +162,10 @@ def replay_of(letter: Record, *, run_id: str) -> Record:
     ]
     topic = named["dlq-original-topic"].decode(errors="replace")
     return Record(topic=topic, key=letter.key, value=letter.value, headers=tuple(kept))
+
+
+def _is_stripped(name: str) -> bool:
+    return name.startswith(_STRIPPED_PREFIXES) or name in _STRIPPED
 
 
 def discard_of(letter: Record, *, run_id: str) -> Record:
