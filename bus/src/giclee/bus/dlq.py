@@ -21,8 +21,8 @@ from giclee.schemas.parts import derived_id, usd_text
 SPRING_TOPIC = "kafka_dlt-original-topic"
 OMITTED = "dlq-omitted-bytes"
 """Header of a dead letter without its record's bytes: how many there were. It cannot be replayed from here."""
-_OLDER_DEATH = re.compile(r"^(dlq-|kafka_dlt-)")
-_STRIPPED_PREFIXES = ("dlq-", "kafka_dlt-", "giclee-replay-")
+_OLDER_DEATH = ("dlq-", "kafka_dlt-")
+_STRIPPED_PREFIXES = (*_OLDER_DEATH, "giclee-replay-")
 _STRIPPED = frozenset(
     (wire.DISCARD, "held-stage", "held-scope", "held-origin", "held-request-id", "traceparent", "tracestate")
 )
@@ -111,7 +111,7 @@ class DeadLetter:
     def record(self, failed: Record) -> Record:
         """The dead letter of `failed`: same bytes, key and headers, same partition."""
         topic, partition, _ = self.place()
-        kept = tuple(pair for pair in failed.headers if not _OLDER_DEATH.match(pair[0]))
+        kept = tuple(pair for pair in failed.headers if not pair[0].startswith(_OLDER_DEATH))
         letter = failed.to(f"{topic}.dlq", partition=partition)
         return Record(
             topic=letter.topic,

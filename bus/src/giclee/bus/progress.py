@@ -115,7 +115,7 @@ class Progress:
 
     def committable(self) -> dict[Partition, int]:
         """Offsets that moved since the last commit."""
-        return {at: track.next_offset for at, track in self.tracks.items() if track.next_offset > track.committed}
+        return self.ahead({at: track.next_offset for at, track in self.tracks.items()})
 
     def ahead(self, offsets: dict[Partition, int]) -> dict[Partition, int]:
         """Those of `offsets` that would move a position of ours forward."""

@@ -62,10 +62,10 @@ def edited(record: Record, operations: Sequence[Operation]) -> tuple[Record, lis
 
 
 def _applied(document: Any, one: Operation) -> Any:
-    """A patched copy."""
+    """The document, patched in place: it is ours, and nobody wants it when an operation fails."""
     spoken = one.model_dump(by_alias=True, exclude={"source"} if one.source is None else None)
     try:
-        return JsonPatch([spoken]).apply(document)
+        return JsonPatch([spoken]).apply(document, in_place=True)
     except JsonPatchTestFailed:
         raise _cannot(one.path, "is not what the patch expects") from None
     except (JsonPatchPathNotFound, JsonPointerException):  # their words quote the whole letter
