@@ -30,6 +30,7 @@ def main() -> int:
         "--only", nargs="*", choices=[row.name for row in TABLE], help="these faults; none without a word"
     )
     parser.add_argument("--folder", type=Path, help="where the run is kept; absent, .giclee/chaos/<seed>")
+    parser.add_argument("--lasts", type=float, metavar="SECONDS", help="of every fault, instead of its row's")
     given = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job has it ignored
         signal.signal(number, signal.default_int_handler)
@@ -42,6 +43,7 @@ def main() -> int:
         rate_per_s=given.rate,
         scale=scale,
         kinds=given.only,
+        lasts_s=given.lasts,
         faults_min=given.faults_min,
         requests_min=given.requests_min,
     )

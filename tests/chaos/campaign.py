@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Wish:
     scale: Mapping[str, int]
     kinds: Sequence[str] | None = None
     """Faults by name; None draws from the whole table, an empty one injects none."""
+    lasts_s: float | None = None
+    """How long every fault lasts, instead of what its row says."""
     faults_min: int = 0
     requests_min: int = 1
     """Fewer faults that happened, or fewer accepted requests, and the run is no proof."""
@@ -55,7 +57,8 @@ class Wish:
         return 60.0 * self.minutes
 
     def rows(self) -> tuple[Row, ...]:
-        return faults.possible(self.kinds)
+        rows = faults.possible(self.kinds)
+        return rows if self.lasts_s is None else tuple(replace(row, lasts_s=(self.lasts_s,) * 2) for row in rows)
 
 
 def run(wish: Wish, root: Path) -> int:

@@ -111,10 +111,11 @@ def table(report: Report) -> str:
     if report.lost_at_most is not None:
         lines += ["", f"  lost at most {report.lost_at_most:.3g} of requests (95 %, none lost)"]
     if report.recovery:
-        lines += ["", f"  {'recovery':<28} {'n':>5} {'p50 s':>8} {'p99 s':>8} {'idle':>5} {'never':>5}"]
+        lines += ["", f"  {'recovery':<28} {'n':>5} {'p50 s':>8} {'p99 s':>8} {'drained':>8} {'idle':>5} {'never':>5}"]
     for figure in report.recovery:
         half, most = (figure.percentile(share) for share in (0.5, 0.99))
-        seconds = f"{len(figure.seconds):>5} {_number(half):>8} {_number(most):>8}"
+        drained = _number(max(figure.drained, default=None))
+        seconds = f"{len(figure.seconds):>5} {_number(half):>8} {_number(most):>8} {drained:>8}"
         lines.append(f"  {figure.kind:<28} {seconds} {figure.idle:>5} {figure.never:>5}")
     for judged in report.checks:
         lines += [f"\n{judged.check}: {judged.says}"] if judged.offences else []

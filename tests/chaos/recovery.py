@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.history import (
@@ -37,6 +37,8 @@ class Figure:
 
     kind: str
     seconds: tuple[float, ...]
+    drained: tuple[float, ...]
+    """Seconds until everything that waited was answered, a figure for each in `seconds`."""
     idle: int
     never: int
 
@@ -129,30 +131,42 @@ def _candidate(entry: Entry) -> object:
     return entry.body.get("candidate_id")
 
 
+def _pending(tasks: Iterable[Task], ended_at: float) -> list[float]:
+    """Seconds from a fault's end to the answers of what waited then, or came right after."""
+    return [told - ended_at for asked, told in tasks if asked <= ended_at + SOON_S and told >= ended_at]
+
+
 def recovered_s(partitions: Mapping[object, list[Task]], ended_at: float) -> float | None:
     """Seconds until the last partition moved again; None when none had work, inf when one never did."""
-    found = []
-    for tasks in partitions.values():
-        pending = [(asked, told) for asked, told in tasks if asked <= ended_at + SOON_S and told >= ended_at]
-        if pending:
-            found.append(min(told for _, told in pending) - ended_at)
-    return max(found, default=None)
+    waiting = [_pending(tasks, ended_at) for tasks in partitions.values()]
+    return max((min(one) for one in waiting if one), default=None)
+
+
+def drained_s(partitions: Mapping[object, list[Task]], ended_at: float) -> float:
+    """Seconds until the last of it was answered; what never was is not waited for."""
+    answered = [one for tasks in partitions.values() for one in _pending(tasks, ended_at) if math.isfinite(one)]
+    return max(answered, default=0.0)
 
 
 def figures(history: History) -> list[Figure]:
     """Recovery by kind of fault, of all faults that happened and said when they ended."""
     stages = _Line(history).stages()
-    kinds: dict[str, list[float | None]] = defaultdict(list)
+    kinds: dict[str, list[tuple[float | None, float]]] = defaultdict(list)
     for fault in history.faults:
         if fault.get("happened") and fault.get("ended_at") is not None:
-            times = [recovered_s(stages[name], fault["ended_at"]) for name in fault.get("stages", ()) if name in stages]
-            kinds[fault["kind"]].append(max((one for one in times if one is not None), default=None))
-    return [
-        Figure(
-            kind,
-            seconds=tuple(round(one, 3) for one in found if one is not None and math.isfinite(one)),
-            idle=found.count(None),
-            never=found.count(math.inf),
-        )
-        for kind, found in sorted(kinds.items())
-    ]
+            hit = [stages[name] for name in fault.get("stages", ()) if name in stages]
+            times = [recovered_s(one, fault["ended_at"]) for one in hit]
+            drained = max((drained_s(one, fault["ended_at"]) for one in hit), default=0.0)
+            kinds[fault["kind"]].append((max((one for one in times if one is not None), default=None), drained))
+    return [_figure(kind, found) for kind, found in sorted(kinds.items())]
+
+
+def _figure(kind: str, found: Sequence[tuple[float | None, float]]) -> Figure:
+    told = [(moved, drained) for moved, drained in found if moved is not None and math.isfinite(moved)]
+    return Figure(
+        kind,
+        seconds=tuple(round(moved, 3) for moved, _ in told),
+        drained=tuple(round(drained, 3) for _, drained in told),
+        idle=sum(moved is None for moved, _ in found),
+        never=sum(moved == math.inf for moved, _ in found),
+    )

@@ -324,6 +324,7 @@ def test_recovery_is_the_time_until_the_partition_with_work_moves_again(tmp_path
     figures = {figure.kind: figure for figure in judged(run, tmp_path).recovery}
 
     assert figures["kill:policy"].percentile(0.99) == pytest.approx(7.5)
+    assert max(figures["kill:policy"].drained) >= figures["kill:policy"].seconds[0]
     assert (figures["kill:scorer"].seconds, figures["kill:scorer"].idle) == ((), 1)
 
 
