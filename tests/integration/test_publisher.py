@@ -10,9 +10,13 @@ from itertools import permutations
 
 import pytest
 
-from giclee.bus.errors import Poison
+from giclee.bus.errors import Poison, Transient
+from giclee.publisher.belief import Belief
+from giclee.publisher.rates import Counts
+from giclee.publisher.standing import Pace
+from giclee.publisher.store import Store
 from giclee.publisher.sweep import Sweeper
-from giclee.schemas.events import Event
+from giclee.schemas.events import CandidatesRequested, Event
 from tests.kit.wait import until
 from tests.unit.publisher.builders import Request
 from tests.unit.publisher.desk import PUBLIC_URL, Desk, desk, request
@@ -220,9 +224,61 @@ async def test_a_rejected_set_is_replaced_until_the_cap(publisher: Desk) -> None
     assert await publisher.waves(asked) == [(1, 1, 1), (2, 2, 1)]
     closed = await publisher.closing(asked)
     assert (closed.outcome, closed.candidates, closed.rejected) == ("failed", 3, {"alignment": 3})
-    assert [reason.code for reason in closed.reasons] == ["not_enough_passed", "dimension_failed"]
+    assert [reason.code for reason in closed.reasons] == ["cap_reached", "dimension_failed"]
     lanes = await publisher.pool.fetch("SELECT DISTINCT lane FROM publisher.outbox WHERE topic LIKE '%requested%'")
     assert [row["lane"] for row in lanes] == ["plain"]
+
+
+async def test_what_orders_come_to_is_believed_of_the_next(publisher: Desk) -> None:
+    """Counted once per closing, shared through the database, by asset type, quality and model; waves grow with it."""
+    for _ in range(3):
+        asked = request(wanted=1, max_candidates=4)
+        await publisher.tell(asked.cleared())
+        for index in range(4):
+            await publisher.tell(asked.generated(index), asked.scored(index, 0.1, passes=False))
+            await publisher.tell(asked.scored(index, 0.1, passes=False))
+    other = Store(publisher.pool, Pace(), PUBLIC_URL)
+    await publisher.store.rates.share(publisher.store)
+    await publisher.store.rates.share(publisher.store)
+    await other.rates.share(other)
+    belief = other.rates.beliefs["generic", "final", "shapes-final@r1"]
+    asked = request(wanted=1, max_candidates=20)
+    await publisher.tell(asked.cleared(), asked.generated(0), asked.scored(0, 0.1, passes=False))
+
+    assert (belief.passes, belief.fails) == (1.0, 1.0 + 12)
+    assert other.rates.beliefs["generic", "final", ""] == belief
+    assert await publisher.waves(asked) == [(1, 1, 4)]
+
+
+async def test_counts_wait_for_a_database_that_is_away(publisher: Desk) -> None:
+    """Nothing of them is lost or counted twice."""
+    asked = request(wanted=1)
+    await publisher.tell(asked.cleared(), asked.generated(0), asked.scored(0))
+
+    class Away:
+        async def add_rates(self, fresh: Counts) -> Counts:
+            raise Transient("away")
+
+    rates = publisher.store.rates
+    with pytest.raises(Transient):
+        await rates.share(Away())
+    await rates.share(publisher.store)
+    assert rates.beliefs["generic", "final", ""] == Belief(2.0, 1.0)
+
+
+async def test_a_draft_that_goes_on_as_final_says_so(publisher: Desk) -> None:
+    """The wave asks for the final quality at its limit; the approval lists the difference."""
+    asked = request(wanted=1, max_candidates=5, quality="draft", limit_usd="0.001", escalation_limit_usd="0.004",
+                    first_wave=3)  # fmt: skip
+    await publisher.tell(asked.cleared())
+    for index in range(3):
+        await publisher.tell(asked.generated(index), asked.scored(index, 0.1, passes=False))
+    (wave,) = [one for one in await publisher.emitted(asked) if isinstance(one, CandidatesRequested)]
+    await publisher.tell(asked.generated(3), asked.scored(3), asked.generated(4), asked.scored(4))
+    (approval,) = await publisher.approvals(asked)
+
+    assert (wave.request.quality, wave.limit_usd, wave.request.limit_usd) == ("final", Decimal("0.004"), wave.limit_usd)
+    assert [(one.field, one.asked, one.used) for one in approval.adjustments] == [("quality", "draft", "final")]
 
 
 async def test_the_sweeper_repeats_hedges_and_expires(publisher: Desk) -> None:

@@ -11,8 +11,8 @@ from giclee.bus import database as bus_database
 from giclee.bus.blobs import MemoryBlobs
 from giclee.bus.probes import serving
 from giclee.bus.settings import DatabaseSettings, ProcessSettings
-from giclee.publisher.funnel import Pace
 from giclee.publisher.inquiries import Inquiries
+from giclee.publisher.standing import Pace
 from giclee.publisher.store import Store
 from giclee.replay.ask import Neighbours
 from tests.kit.service_process import free_port

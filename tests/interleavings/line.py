@@ -44,10 +44,10 @@ from giclee.policy.handle import Policy
 from giclee.policy.store import Verdicts
 from giclee.policy.verdict import Judge
 from giclee.publisher.facts import READS as PUBLISHER_READS
-from giclee.publisher.funnel import Pace
 from giclee.publisher.handle import EMITS as PUBLISHER_EMITS
 from giclee.publisher.handle import handle as publish
 from giclee.publisher.seal import Sealer
+from giclee.publisher.standing import Pace
 from giclee.publisher.store import Store as PublisherStore
 from giclee.publisher.sweep import Sweeper
 from giclee.router.handle import Router

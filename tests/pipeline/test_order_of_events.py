@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from giclee.publisher.funnel import Pace
+from giclee.publisher.standing import Pace
 from giclee.schemas.events import (
     CancelRequested,
     CandidatesRequested,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from hypothesis import given
@@ -51,7 +52,8 @@ def test_wave_zero_holds_cap_and_budget(
 
 
 def start(request: ImageRequested, *own: Model) -> tuple[int, Decimal]:
-    return tuple(wave_zero(request, asset_types.TABLE[request.asset_type], own))  # type: ignore[return-value]
+    wave = wave_zero(request, asset_types.TABLE[request.asset_type], own)
+    return wave.candidates, wave.limit_usd
 
 
 def test_a_wave_is_as_many_as_wanted() -> None:
@@ -94,3 +96,26 @@ def test_more_steps_than_the_models_own_raise_the_limit() -> None:
 def test_a_model_beyond_the_budget_does_not_raise_the_limit() -> None:
     """Else one candidate would hold the whole budget and cheaper models would never be tried twice."""
     assert start(requested(wanted=2, budget_usd="0.005"), model()) == (2, Decimal("0.001"))
+
+
+def test_a_draft_may_go_on_as_final_within_the_limit_of_a_final_one() -> None:
+    """Not where its caller named a model, its asset type forbids it, or it is final already; never over the budget."""
+    row, dear = asset_types.TABLE["generic"], model(price="0.02", qualities=["final"])
+    draft = requested(quality="draft", size={"width": 1024, "height": 1024})
+    poor = requested(quality="draft", budget_usd="0.03", size={"width": 1024, "height": 1024})
+
+    assert wave_zero(draft, row, [dear]).escalation_usd == Decimal("0.04")
+    assert wave_zero(draft, row, [dear]).limit_usd == row.limit_usd
+    assert wave_zero(poor, row, [dear]).escalation_usd == Decimal("0.03")
+    assert wave_zero(requested(quality="final"), row, [dear]).escalation_usd is None
+    assert wave_zero(requested(quality="draft", model={"name": "sdxl"}), row, [dear]).escalation_usd is None
+    assert wave_zero(draft, replace(row, escalates=False), [dear]).escalation_usd is None
+
+
+def test_a_draft_has_a_first_wave_of_its_own() -> None:
+    """Drafts fail more often; their asset type may begin with more of them."""
+    row = replace(asset_types.TABLE["generic"], first_wave=2, first_wave_draft=5)
+
+    assert wave_zero(requested(), row).candidates == 2
+    assert wave_zero(requested(quality="draft"), row).candidates == 5
+    assert wave_zero(requested(quality="draft", max_candidates=3), row).candidates == 3

@@ -14,8 +14,9 @@ from PIL import Image
 
 from giclee.publisher import funnel
 from giclee.publisher.facts import Fact, facts_of
-from giclee.publisher.funnel import Decision, Pace
+from giclee.publisher.funnel import Decision
 from giclee.publisher.order import Order
+from giclee.publisher.standing import Outlook
 from giclee.schemas.envelope import Envelope
 from giclee.schemas.events import (
     CancelRequested,
@@ -32,7 +33,7 @@ from giclee.schemas.events import (
 from giclee.schemas.parts import BlobRef, Position, Reason, Score, candidate_id
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
-PACE = Pace()
+OUTLOOK = Outlook()
 
 
 def picture(index: int, request_id: uuid.UUID | None = None) -> bytes:
@@ -66,8 +67,8 @@ class Request:
             max_candidates=asked.pop("max_candidates", max(8, 4 * wanted)),
             selection=asked.pop("selection", "best"),
             budget_usd=asked.pop("budget_usd", None),
-            quality="final",
-            priority="standard",
+            quality=asked.pop("quality", "final"),
+            priority=asked.pop("priority", "standard"),
             privacy="public",
             seed=7,
             limit_usd=limit_usd,
@@ -230,7 +231,7 @@ class Book:
         if self.ending is not None:
             return Decision()
         order = self.order
-        decision = funnel.decide(order, self.now, PACE)
+        decision = funnel.decide(order, self.now, OUTLOOK)
         self.store(*funnel.facts_of_decision(order, decision))
         self.approved += decision.approve
         self.repeated += decision.repeat

@@ -13,9 +13,9 @@ from giclee.bus import database
 from giclee.bus.blobs import MemoryBlobs
 from giclee.bus.settings import DatabaseSettings
 from giclee.publisher.derive import deriving
-from giclee.publisher.funnel import Pace
 from giclee.publisher.handle import handle
 from giclee.publisher.seal import Sealer
+from giclee.publisher.standing import Pace
 from giclee.publisher.store import Store
 from giclee.publisher.sweep import Sweeper
 from giclee.schemas.events import (

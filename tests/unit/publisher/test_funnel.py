@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from giclee.publisher import funnel
 from giclee.publisher.facts import Fact
-from tests.unit.publisher.builders import PACE, START, Book, Request
+from tests.unit.publisher.builders import OUTLOOK, START, Book, Request
 
 
 def test_an_order_without_a_verdict_waits() -> None:
@@ -81,7 +83,7 @@ def test_rejected_candidates_are_replaced_within_the_cap() -> None:
     assert book.waves == [(1, 2, 1)]
     book.tell(request.generated(2), request.scored(2)).seal().decide()
 
-    assert (book.ending, book.because, book.approved) == ("partial", "not_enough_passed", [2])
+    assert (book.ending, book.because, book.approved) == ("partial", "cap_reached", [2])
 
 
 def test_a_failure_without_an_image_gives_its_place_back() -> None:
@@ -110,7 +112,8 @@ def test_failures_of_any_kind_end_at_twice_the_cap() -> None:
     for index in range(20):
         book.tell(request.failed(index)).decide()
 
-    assert (book.ending, book.waves[-1]) == ("failed", (5, 5, 1))
+    last = book.waves[-1]
+    assert (book.ending, last[1] + last[2]) == ("failed", 6)
 
 
 def test_the_budget_is_never_overshot() -> None:
@@ -303,7 +306,7 @@ def test_the_alarm_is_the_next_moment_that_matters() -> None:
     book = Book(request, request.cleared())
     seen = []
     for _ in range(3):
-        alarm = funnel.wake_at(book.order, book.now, PACE)
+        alarm = funnel.wake_at(book.order, book.now, OUTLOOK)
         assert alarm is not None
         seen.append((alarm - START).total_seconds())
         book.now = alarm
@@ -311,5 +314,59 @@ def test_the_alarm_is_the_next_moment_that_matters() -> None:
     short = Request(closes_by=START + timedelta(seconds=10))
 
     assert seen == [300, 900, 2100]
-    assert funnel.wake_at(Book(short, short.cleared()).order, START, PACE) == short.closes_by
-    assert funnel.wake_at(Book(short, short.cancel()).order, START, PACE) is None
+    assert funnel.wake_at(Book(short, short.cleared()).order, START, OUTLOOK) == short.closes_by
+    assert funnel.wake_at(Book(short, short.cancel()).order, START, OUTLOOK) is None
+
+
+def test_a_draft_that_will_miss_goes_on_as_final() -> None:
+    """Once too few drafts pass for the room that is left, and final is believed to do better; at final's limit."""
+    request = Request(wanted=2, max_candidates=6, quality="draft", limit_usd="0.001", escalation_limit_usd="0.004",
+                      first_wave=4, budget_usd="0.02")  # fmt: skip
+    book = Book(request, request.cleared())
+    for index in range(4):
+        book.tell(request.generated(index, spent_usd="0.001"), request.scored(index, passes=False))
+    decision = book.decide()
+
+    assert decision.ask is not None
+    assert (decision.ask.quality, decision.ask.limit_usd, decision.ask.count) == ("final", Decimal("0.004"), 2)
+    assert book.order.waves[-1].quality == "final"
+    for index in (4, 5):
+        book.tell(request.generated(index, spent_usd="0.004"), request.scored(index))
+    assert book.seal().decide().ending == "approved"
+    assert sorted(book.approved) == [4, 5]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"escalation_limit_usd": "0.004", "budget_usd": "0.006"}, {"escalation_limit_usd": "0.004", "wanted": 1}],
+    ids=["not allowed", "the budget holds no final one", "the drafts will do"],
+)
+def test_a_draft_stays_one(asked: dict[str, Any]) -> None:
+    """Where nobody allowed more, where it cannot be paid, and where it is not needed."""
+    known = {"wanted": 2, "max_candidates": 16, "quality": "draft", "limit_usd": "0.001", "first_wave": 4, **asked}
+    request = Request(**known)
+    book = Book(request, request.cleared())
+    for index in range(4):
+        book.tell(request.generated(index, spent_usd="0.001"), request.scored(index, passes=False))
+    decision = book.decide()
+
+    assert decision.ask is not None
+    assert decision.ask.quality == "draft"
+
+
+def test_enough_passers_end_an_order_that_later_waves_are_still_out_for() -> None:
+    """Wave 0 is the choice that was asked for and is waited for; of later waves nobody waits, and nothing is lost."""
+    request = Request(wanted=2, max_candidates=30, first_wave=2)
+    book = Book(request, request.cleared())
+    book.tell(request.generated(0), request.scored(0)).seal()
+    assert book.decide().ending is None
+    book.tell(request.generated(1), request.scored(1, passes=False)).decide()
+    ((_, first, count),) = book.waves
+    assert (first, count) == (2, 1)
+    for index in range(2, 5):
+        book.tell(request.generated(index), request.scored(index, passes=False)).decide()
+    _, first, count = book.waves[-1]
+    book.tell(request.generated(first), request.scored(first))
+    assert book.decide().ending is None
+    assert book.seal().decide().ending == "approved"
+    assert sorted(book.approved) == [0, first]

@@ -200,7 +200,11 @@ class CancelRequested(RequestEvent):
 
 
 class Cleared(Part):
-    """A request as policy cleared it: the assembled prompt and every setting that later stages need."""
+    """A request as policy cleared it: the assembled prompt and every setting that later stages need.
+
+    `escalation_limit_usd`: what a candidate may cost when too few drafts would pass and the publisher goes on with
+    the final quality; absent where it may not.
+    """
 
     prompt: Text
     negative_prompt: Text | None = None
@@ -220,6 +224,7 @@ class Cleared(Part):
     params: Params = Params()
     seed: int
     limit_usd: Usd
+    escalation_limit_usd: Usd | None = None
     policy_version: str
     accepted_at: Instant
     closes_by: Instant

@@ -43,7 +43,8 @@ TABLE: dict[str, str] = {
     "dimension_failed": "A dimension measured the image on the wrong side of its threshold.",
     "dimension_unsure": "A dimension could not tell; that never counts as a pass.",
     # publisher
-    "not_enough_passed": "The cap or budget was reached before enough images passed.",
+    "cap_reached": "As many candidates were made as the request allows, and too few of them passed.",
+    "budget_reached": "The budget does not hold another candidate, and too few have passed.",
     "closes_by_passed": "The closing time came first.",
     "cancelled": "Somebody cancelled the request.",
     "discarded": "An operator discarded the record that the request depended on.",

@@ -15,7 +15,8 @@ from giclee.schemas.parts import Size
 class AssetType:
     """One kind of asset.
 
-    `first_wave`: candidates made at once even if fewer are wanted (0: as many as wanted). `limit_usd`: the
+    `first_wave`: candidates made at once even if fewer are wanted (0: as many as wanted), `first_wave_draft` those of
+    a draft. `escalates`: a draft of which too few would pass goes on as final. `limit_usd`: the
     most one candidate may cost over its whole chain; roughly twice the price of one image of the built-in
     models, so that a take-over, which counts the lost attempt as paid, still fits. `ratio_min`, `ratio_max`:
     width divided by height. `side_max_px`: the longer side.
@@ -24,6 +25,8 @@ class AssetType:
     wanted_max: int
     candidates_max: int
     first_wave: int = 0
+    first_wave_draft: int = 0
+    escalates: bool = True
     limit_usd: Decimal = Decimal("0.001")
     ratio_min: float
     ratio_max: float

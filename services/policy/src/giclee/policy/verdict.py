@@ -49,6 +49,7 @@ class Ruling(Part):
     negative_prompt: Text | None = None
     first_wave: int = 0
     limit_usd: Usd | None = None
+    escalation_limit_usd: Usd | None = None
 
     @property
     def cleared(self) -> bool:
@@ -165,6 +166,7 @@ class Judge:
             negative_prompt=negative,
             first_wave=wave.candidates,
             limit_usd=wave.limit_usd,
+            escalation_limit_usd=wave.escalation_usd,
         )
 
 
@@ -205,6 +207,7 @@ def _clearance(request: ImageRequested, ruling: Ruling, times: Times) -> ImageCl
         max_candidates=request.candidate_cap(),
         seed=seed_of(request),
         limit_usd=ruling.limit_usd,
+        escalation_limit_usd=ruling.escalation_limit_usd,
         policy_version=ruling.policy_version,
         accepted_at=times.accepted_at,
         closes_by=times.closes_by,

@@ -1,6 +1,7 @@
 """How many candidates a cleared request starts with and what each may cost: contract 3.2, rules 2 and 4.
 
 limit_usd   the asset type's, or twice the price of the dearest model that the request may use; at most the budget
+escalation  the same for the final quality, where a draft may go on as one
 first_wave  as many as wanted or as the asset type starts with; at most max_candidates; at most as many as
             the budget holds limits; never less than one, since the limit itself is at most the budget
 """
@@ -21,22 +22,34 @@ ATTEMPTS = 2
 
 
 class Wave(NamedTuple):
-    """Wave 0: `candidates` of at most `limit_usd` each."""
+    """Wave 0: `candidates` of at most `limit_usd` each; `escalation_usd` is a later, final candidate's limit."""
 
     candidates: int
     limit_usd: Decimal
+    escalation_usd: Decimal | None = None
 
 
 def wave_zero(request: ImageRequested, row: AssetType, models: Iterable[Model] = ()) -> Wave:
     """The wave that a clearance carries. `models` are all that can be asked for, built in and the operator's."""
-    budget = request.budget_usd
+    budget, models = request.budget_usd, tuple(models)
+    limit = _limit(request, row, models)
+    least = row.first_wave_draft if request.quality == "draft" else row.first_wave
+    count = min(max(least, request.wanted), request.candidate_cap())
+    if budget is not None and limit:
+        count = max(1, min(count, int(budget / limit)))
+    return Wave(count, limit, _escalation(request, row, models))
+
+
+def _escalation(request: ImageRequested, row: AssetType, models: Iterable[Model]) -> Decimal | None:
+    """None where a draft stays one: its caller named a model, or its asset type does not escalate."""
+    if request.quality != "draft" or request.model is not None or not row.escalates:
+        return None
+    return _limit(request.model_copy(update={"quality": "final"}), row, models)
+
+
+def _limit(request: ImageRequested, row: AssetType, models: Iterable[Model]) -> Decimal:
     limit = max([row.limit_usd, *_limits(request, models)])
-    count = min(max(row.first_wave, request.wanted), request.candidate_cap())
-    if budget is None:
-        return Wave(count, limit)
-    limit = min(limit, budget)
-    affordable = int(budget / limit) if limit else count
-    return Wave(max(1, min(count, affordable)), limit)
+    return limit if request.budget_usd is None else min(limit, request.budget_usd)
 
 
 def _limits(request: ImageRequested, models: Iterable[Model]) -> list[Decimal]:

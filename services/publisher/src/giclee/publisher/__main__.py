@@ -52,6 +52,7 @@ async def main(settings: PublisherSettings) -> None:
             background=(
                 plain.run,
                 exactly_once.run,
+                partial(store.rates.run, store),
                 Sweeper(store, sealer, settings.sweep_interval_s).run,
                 partial(api.serve, assets, settings.process.bind_host, settings.port),
             ),

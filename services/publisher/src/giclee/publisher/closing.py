@@ -11,8 +11,9 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from giclee.publisher.facts import Fact, SealedImage
-from giclee.publisher.funnel import Decision, applicable_cancel, cost_of
+from giclee.publisher.funnel import Decision, applicable_cancel
 from giclee.publisher.order import Order
+from giclee.publisher.standing import cost_of
 from giclee.schemas import reasons
 from giclee.schemas.events import (
     CancelRequested,
@@ -26,11 +27,13 @@ from giclee.schemas.events import (
     ImageScored,
     RequestClosed,
 )
-from giclee.schemas.parts import USD_PLACES, Approval, AssetName, Links, Reason, asset_id
+from giclee.schemas.parts import USD_PLACES, Adjustment, Approval, AssetName, Links, Reason, asset_id
 
 STAGE = "publisher"
 FIRST_VERSION = 1
 """The version of an approval: the first public fact about an asset (rule 17)."""
+
+ESCALATED = "too few of the asked quality would have passed"
 
 REASONS_MAX = 50
 """Different reasons that one closing lists."""
@@ -93,20 +96,20 @@ def waves_of(order: Order, decision: Decision, evidence: Evidence) -> list[Event
     cleared = evidence.cleared
     if cleared is None:
         return []
-    runs = [(w.number, w.first, w.count, w.limit_usd) for w in order.waves if w.number in decision.repeat]
+    runs = [(w.number, w.first, w.count, w.limit_usd, w.quality) for w in order.waves if w.number in decision.repeat]
     if ask := decision.ask:
-        runs.append((ask.number, ask.first, ask.count, ask.limit_usd))
+        runs.append((ask.number, ask.first, ask.count, ask.limit_usd, ask.quality))
     return [
         CandidatesRequested(
             **cleared.echo(),
-            request=cleared.request,
+            request=cleared.request.model_copy(update={"quality": quality, "limit_usd": limit_usd}),
             wave=number,
             first_index=first,
             count=count,
             limit_usd=limit_usd,
             closes_by=cleared.closes_by,
         )
-        for number, first, count, limit_usd in runs
+        for number, first, count, limit_usd, quality in runs
     ]
 
 
@@ -126,6 +129,8 @@ def approval_of(order: Order, index: int, evidence: Evidence, now: datetime, pub
     made = evidence.made[index, outcome.hop]
     scored, sealed, asked = evidence.scored[index, made.image.sha256], evidence.sealed[index], evidence.cleared.request
     asset = asset_of(order, index)
+    quality = order.candidates()[index].quality
+    escalated = Adjustment(field="quality", asked=asked.quality, used=quality, reason=ESCALATED)
     where = f"{public_url.rstrip('/')}/v1/assets/{asset}"
     return ImageApproved(
         **evidence.echo(),
@@ -141,7 +146,7 @@ def approval_of(order: Order, index: int, evidence: Evidence, now: datetime, pub
         model=made.model,
         provider=made.provider,
         params=made.params,
-        adjustments=made.adjustments,
+        adjustments=made.adjustments if quality == asked.quality else (*made.adjustments, escalated),
         cost_usd=order.spent.get(index, Decimal(0)),
         approval=Approval(
             by="gate", policy_version=asked.policy_version, gate_version=scored.gate_version, approved_at=now

@@ -81,6 +81,10 @@ def _from_cleared(event: ImageCleared) -> list[Fact]:
         "limit_usd": usd_text(event.limit_usd),
         "budget_usd": None if asked.budget_usd is None else usd_text(asked.budget_usd),
         "closes_by": event.closes_by.isoformat(),
+        "asset_type": asked.asset_type,
+        "quality": asked.quality,
+        "priority": asked.priority,
+        **({"escalation_usd": usd_text(asked.escalation_limit_usd)} if asked.escalation_limit_usd is not None else {}),
     }
     return [Fact(kind="verdict", name="", says=says, evidence=event.model_dump_json())]
 
@@ -108,6 +112,7 @@ def _from_generated(event: ImageGenerated) -> list[Fact]:
         "hop": event.hop,
         "candidate_id": str(event.candidate_id),
         "image": event.image.model_dump(mode="json"),
+        "model": f"{event.model.name}@{event.model.revision}",
     }
     made = Fact(kind="outcome", name=f"{event.index}/{event.hop}", says=says, evidence=event.model_dump_json())
     return [made, *_spent_fact(event.index, event.spent_usd)]

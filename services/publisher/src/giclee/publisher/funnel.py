@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import cached_property
 from typing import Literal
 
-from giclee.publisher.facts import INDICES_MAX, Fact
-from giclee.publisher.order import Cancel, Order, Verdict, Wave
+from giclee.publisher.facts import Fact
+from giclee.publisher.order import Cancel, Order, Verdict
+from giclee.publisher.standing import Outlook, Standing
 
 CANCELS_KEPT = timedelta(days=7)
 """How long a cancel of a request that nobody has heard of is remembered (rule 15)."""
@@ -24,14 +24,6 @@ _ENDING_OF_CANCEL: Mapping[str, Ending] = {"expired": "expired", "discarded": "f
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How patient the publisher is, in seconds: with a silent candidate, and with a passer that nobody seals."""
-
-    late_after_s: float = 300.0
-    reseal_after_s: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
 class Ask:
     """A new wave."""
 
@@ -39,6 +31,7 @@ class Ask:
     first: int
     count: int
     limit_usd: Decimal
+    quality: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,115 +55,6 @@ class Decision:
 
     def is_empty(self) -> bool:
         return not (self.approve or self.repeat or self.ask or self.hedged or self.ending)
-
-
-class Standing:
-    """Where the candidates of a cleared order stand at one moment."""
-
-    def __init__(self, order: Order, now: datetime, pace: Pace) -> None:
-        self.order, self.now, self.pace = order, now, pace
-        self.waves = order.candidates()
-
-    def _ended(self, index: int) -> bool:
-        order = self.order
-        if index in order.discarded and index not in order.seals:
-            return True
-        outcome, score = order.outcomes.get(index), order.score_of(index)
-        if outcome is None:
-            return False
-        return outcome.image is None or (score is not None and (not score.passes or index in order.seals))
-
-    @cached_property
-    def open(self) -> frozenset[int]:
-        """Candidates that may still become passers."""
-        return frozenset(index for index in self.waves if not self._ended(index))
-
-    @cached_property
-    def stalled(self) -> frozenset[int]:
-        """Open candidates that a dead letter holds; one about a wave or the order holds those without an outcome."""
-        named, waves, all_of_them = set(), set(), False
-        for stall in self.order.stalls:
-            if stall.index is not None:
-                named.add(stall.index)
-            elif stall.wave is not None:
-                waves.add(stall.wave)
-            else:
-                all_of_them = True
-        return frozenset(
-            index
-            for index in self.open
-            if index in named
-            or (index not in self.order.outcomes and (all_of_them or self.waves[index].number in waves))
-        )
-
-    @cached_property
-    def late(self) -> frozenset[int]:
-        """Open candidates whose wave is older than the time-out; those stalled are not late."""
-        return frozenset(
-            index
-            for index in self.open - self.stalled
-            if self.now >= self.waves[index].asked_at + timedelta(seconds=self.pace.late_after_s)
-        )
-
-    @cached_property
-    def reserved_usd(self) -> Decimal:
-        """Cost of settled candidates plus the limits of those still out (rule 4)."""
-        order = self.order
-        return sum((cost_of(order, index, wave) for index, wave in self.waves.items()), Decimal(0))
-
-    def room(self) -> int:
-        """How many more candidates cap and budget allow.
-
-        The cap counts candidates with an image or still able to make one (rule 2), so a failure makes room; not
-        each (`facts.KEEP_THEIR_PLACE`), unless the worker's whole chain was exhausted by an outage, and not more
-        of them than the cap itself, or an order that nobody can fulfil would never end.
-        """
-        order, verdict = self.order, self.order.verdict
-        if verdict is None:
-            return 0
-        exhausted = {s.index for s in order.stalls if s.dead_class == "exhausted" and s.stage.startswith("gpu-worker")}
-        freed = sum(
-            1
-            for index, outcome in order.outcomes.items()
-            if outcome.image is None and index in self.waves and (not outcome.keeps_place or index in exhausted)
-        )
-        cap = verdict.max_candidates
-        room = min(cap - (len(self.waves) - min(freed, cap)), INDICES_MAX - len(self.waves))
-        if verdict.budget_usd is not None and verdict.limit_usd > 0:
-            room = min(room, int((verdict.budget_usd - self.reserved_usd) // verdict.limit_usd))
-        return max(0, room)
-
-    def to_seal(self) -> tuple[int, ...]:
-        """Passers that an ending should wait for; not those whose sealing was given up or is a dead letter."""
-        order = self.order
-        return tuple(
-            i for i in sorted(order.unsealed()) if i not in order.unfit and i not in self.stalled and i in self.waves
-        )
-
-    def due_repeats(self) -> tuple[int, ...]:
-        """Waves with late candidates whose time-out, doubled with each repeat, ran out again (rule 3)."""
-        late = {self.waves[index].number for index in self.late}
-        return tuple(w.number for w in self.order.waves if w.number in late and self.now >= self._repeat_at(w))
-
-    def _repeat_at(self, wave: Wave) -> datetime:
-        return wave.last_asked_at + timedelta(seconds=self.pace.late_after_s * 2 ** min(wave.repeats, 20))
-
-    def wake_at(self, closes_by: datetime) -> datetime:
-        """When the clock alone may change the decision."""
-        moments = [closes_by]
-        late_after = timedelta(seconds=self.pace.late_after_s)
-        for wave in {self.waves[index].number: self.waves[index] for index in self.open - self.stalled}.values():
-            due = wave.asked_at + late_after
-            moments.append(due if self.now < due else self._repeat_at(wave))
-        if self.to_seal():
-            moments.append(self.now + timedelta(seconds=self.pace.reseal_after_s))
-        return min(moments)
-
-
-def cost_of(order: Order, index: int, wave: Wave) -> Decimal:
-    """What a candidate cost once it is settled; until then the most it may cost."""
-    spent = order.spent.get(index, Decimal(0))
-    return spent if index in order.outcomes else max(spent, wave.limit_usd)
 
 
 def applicable_cancel(order: Order) -> Cancel | None:
@@ -200,7 +84,7 @@ def ranked(order: Order) -> list[int]:
     return sorted(set(order.seals) - order.approved, key=lambda index: (-order.seals[index], index))
 
 
-def decide(order: Order, now: datetime, pace: Pace) -> Decision:
+def decide(order: Order, now: datetime, outlook: Outlook) -> Decision:
     """What to do with an order that is not closed.
 
     A cancel ends it first (rules 6, 15), then a refusal. With `first`, sealed passers are approved as they come.
@@ -208,9 +92,11 @@ def decide(order: Order, now: datetime, pace: Pace) -> Decision:
     order ends with what it has (rule 5). A candidate is *open* until it failed, was discarded, was rejected or is
     sealed; an open one is *stalled* when a dead letter says so (rule 10), else *late* once its wave is older than
     the time-out (rule 3). While an open candidate is neither late nor, enough being sealed, stalled, the order
-    waits. Then it ends if enough are sealed; else it asks for what is missing as far as cap and budget go (rules
-    2, 4), once for late ones (a hedge is not hedged); else it ends, unless something is only late. `best` (rule
-    21) ranks the sealed by `facts.measure`, the alignment with the prompt.
+    waits; enough being sealed it waits only for wave 0, the choice that was asked for, and for passers that are
+    being sealed: later waves were to make up for what is missing, and what nobody has begun of them is withdrawn
+    by the closing (rule 7). Then it ends if enough are sealed; else it asks for more as far as cap and budget go
+    (rules 2, 4), `Standing.size` says how many, once for late ones (a hedge is not hedged); else it ends, unless
+    something is only late. `best` (rule 21) ranks the sealed by `facts.measure`, the alignment with the prompt.
     """
     if cancel := applicable_cancel(order):
         ending = _ENDING_OF_CANCEL.get(cancel.reason, "cancelled")
@@ -221,7 +107,7 @@ def decide(order: Order, now: datetime, pace: Pace) -> Decision:
         return Decision()
     if not verdict.cleared or verdict.closes_by is None:
         return Decision(ending="refused")
-    return _decide_cleared(order, verdict, Standing(order, now, pace), verdict.closes_by)
+    return _decide_cleared(order, verdict, Standing(order, now, outlook), verdict.closes_by)
 
 
 def _decide_cleared(order: Order, verdict: Verdict, standing: Standing, closes_by: datetime) -> Decision:
@@ -236,22 +122,28 @@ def _decide_cleared(order: Order, verdict: Verdict, standing: Standing, closes_b
         return Decision(approve=passed, seal=pending) if pending else _end(order, verdict, "closes_by_passed")
     enough = len(order.seals) >= verdict.wanted
     live = standing.open - standing.late - (standing.stalled if enough else frozenset())
+    if enough:
+        live = frozenset(index for index in live if index in pending or standing.waves[index].number == 0)
     repeat = standing.due_repeats()
     if live:
         return Decision(approve=passed, seal=pending, repeat=repeat)
     if enough:
         return _end(order, verdict, None)
-    count = min(verdict.wanted - len(order.seals), standing.room())
-    fresh = standing.late - order.hedged
-    if standing.late and not fresh:
-        count = 0
+    missing, fresh = verdict.wanted - len(order.seals), standing.late - order.hedged
+    quality, limit_usd = standing.next_grade(verdict, missing)
+    room, because = standing.room(limit_usd)
+    if standing.late:
+        count = min(missing, room) if fresh else 0
+    else:
+        belief = standing.belief(verdict.asset_type, quality)
+        count = standing.size(belief, verdict, closes_by, missing, room) if room else 0
     if count > 0:
-        ask = Ask(order.waves[-1].number + 1, len(standing.waves), count, verdict.limit_usd)
+        ask = Ask(order.waves[-1].number + 1, len(standing.waves), count, limit_usd, quality)
         hedges = (*sorted(fresh), *range(ask.first, ask.first + count)) if standing.late else ()
         return Decision(approve=passed, seal=pending, repeat=repeat, ask=ask, hedged=hedges)
     if standing.late:
         return Decision(approve=passed, seal=pending, repeat=repeat)
-    return _end(order, verdict, "not_enough_passed")
+    return _end(order, verdict, because)
 
 
 def _end(order: Order, verdict: Verdict, because: str | None) -> Decision:
@@ -264,12 +156,12 @@ def _end(order: Order, verdict: Verdict, because: str | None) -> Decision:
     return Decision(approve=chosen, ending="partial" if count else short, because=because)
 
 
-def wake_at(order: Order, now: datetime, pace: Pace) -> datetime | None:
+def wake_at(order: Order, now: datetime, outlook: Outlook) -> datetime | None:
     """When the sweeper must look at an open order; None until it is cleared."""
     verdict = order.verdict
     if verdict is None or verdict.closes_by is None:
         return None
-    return Standing(order, now, pace).wake_at(verdict.closes_by)
+    return Standing(order, now, outlook).wake_at(verdict.closes_by)
 
 
 def facts_of_decision(order: Order, decision: Decision) -> tuple[Fact, ...]:
@@ -278,6 +170,6 @@ def facts_of_decision(order: Order, decision: Decision) -> tuple[Fact, ...]:
     repeats = {wave.number: wave.repeats + 1 for wave in order.waves}
     found += [Fact(kind="repeat", name=f"{wave}/{repeats[wave]}", says={"wave": wave}) for wave in decision.repeat]
     if ask := decision.ask:
-        says = {"first": ask.first, "count": ask.count, "limit_usd": str(ask.limit_usd)}
+        says = {"first": ask.first, "count": ask.count, "limit_usd": str(ask.limit_usd), "quality": ask.quality}
         found.append(Fact(kind="wave", name=str(ask.number), says=says))
     return (*found, *(Fact(kind="hedged", name=str(index)) for index in decision.hedged))

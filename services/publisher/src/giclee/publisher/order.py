@@ -28,6 +28,10 @@ class Verdict:
     limit_usd: Decimal = Decimal(0)
     budget_usd: Decimal | None = None
     closes_by: datetime | None = None
+    asset_type: str = "generic"
+    quality: str = "final"
+    priority: str = "standard"
+    escalation_usd: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wave:
-    """A run of candidate indices, when it was first asked for, and how often and when it was repeated."""
+    """A run of candidate indices of one quality, when it was first asked for, how often and when it was repeated."""
 
     number: int
     first: int
@@ -50,6 +54,7 @@ class Wave:
     asked_at: datetime
     repeats: int = 0
     last_asked_at: datetime
+    quality: str = "final"
 
     def indices(self) -> range:
         return range(self.first, self.first + self.count)
@@ -63,6 +68,7 @@ class Outcome:
     hop: int
     image: BlobRef | None
     keeps_place: bool = False
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +179,8 @@ def _verdict_in(rows: list[Fact]) -> Verdict | None:
         limit_usd=Decimal(says["limit_usd"]),
         budget_usd=None if says["budget_usd"] is None else Decimal(says["budget_usd"]),
         closes_by=datetime.fromisoformat(says["closes_by"]),
+        **{name: says[name] for name in ("asset_type", "quality", "priority") if name in says},
+        escalation_usd=Decimal(says["escalation_usd"]) if "escalation_usd" in says else None,
     )
 
 
@@ -183,10 +191,11 @@ def _waves_in(verdict: Verdict | None, rows: Mapping[str, list[Fact]]) -> tuple[
     repeated: dict[int, list[datetime]] = {}
     for fact in rows.get("repeat", []):
         repeated.setdefault(fact.says["wave"], []).append(_at(fact))
-    asked = [(0, 0, verdict.first_wave, verdict.limit_usd, verdict.at)]
+    asked = [(0, 0, verdict.first_wave, verdict.limit_usd, verdict.at, verdict.quality)]
     for fact in rows.get("wave", []):
         first, count, limit_usd = fact.says["first"], fact.says["count"], Decimal(fact.says["limit_usd"])
-        asked.append((int(fact.name), first, count, limit_usd, _at(fact)))
+        quality = fact.says.get("quality", verdict.quality)
+        asked.append((int(fact.name), first, count, limit_usd, _at(fact), quality))
     return tuple(
         Wave(
             number=number,
@@ -196,8 +205,9 @@ def _waves_in(verdict: Verdict | None, rows: Mapping[str, list[Fact]]) -> tuple[
             asked_at=at,
             repeats=len(repeated.get(number, ())),
             last_asked_at=max([at, *repeated.get(number, ())]),
+            quality=quality,
         )
-        for number, first, count, limit_usd, at in sorted(asked)
+        for number, first, count, limit_usd, at, quality in sorted(asked)
     )
 
 
@@ -211,6 +221,7 @@ def _outcomes_in(rows: list[Fact]) -> dict[int, Outcome]:
             hop=fact.says["hop"],
             image=None if image is None else BlobRef.model_validate(image),
             keeps_place=fact.says.get("keeps_place", False),
+            model=fact.says.get("model", ""),
         )
         found.setdefault(fact.says["index"], outcome)
     return found

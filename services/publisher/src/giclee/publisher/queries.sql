@@ -108,3 +108,18 @@ SELECT o.tenant, o.request_id, CASE WHEN o.closed_at IS NULL THEN 'open' ELSE 'c
 FROM publisher.orders o
 JOIN unnest($1::text[], $2::uuid[]) AS asked (tenant, request_id)
     ON o.tenant = asked.tenant AND o.request_id = asked.request_id
+
+-- name: add_rates
+-- Add counts of candidates; of each kind the last few hundred weigh most. Sorted, so that replicas never wait crosswise.
+INSERT INTO publisher.pass_rates AS known (asset_type, quality, model, passes, fails)
+SELECT asset_type, quality, model, passes, fails
+FROM unnest($1::text[], $2::text[], $3::text[], $4::double precision[], $5::double precision[])
+    AS counted (asset_type, quality, model, passes, fails)
+ORDER BY asset_type, quality, model
+ON CONFLICT (asset_type, quality, model) DO UPDATE
+SET passes = known.passes * least(1, $6 / greatest(1, known.passes + known.fails)) + excluded.passes,
+    fails = known.fails * least(1, $6 / greatest(1, known.passes + known.fails)) + excluded.fails
+
+-- name: read_rates
+-- How candidates of every kind fared.
+SELECT asset_type, quality, model, passes, fails FROM publisher.pass_rates

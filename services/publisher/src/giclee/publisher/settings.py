@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import SecretStr
 
 from giclee.bus.settings import BlobSettings, DatabaseSettings, KafkaSettings, ProcessSettings, Settings, setting
-from giclee.publisher.funnel import Pace
+from giclee.publisher.standing import Pace
 
 
 class PublisherSettings(Settings):
@@ -22,6 +22,9 @@ class PublisherSettings(Settings):
     late_after_s: int = setting(
         300, ge=1, le=86_400, unit="s", says="A candidate silent for so long is late and its wave is repeated."
     )
+    surplus_share: float = setting(
+        0.05, ge=0, le=1, says="Passers that a later wave may bring beyond what is missing, as a share of that."
+    )
     sweep_interval_s: float = setting(
         2.0, ge=0.05, le=60, unit="s", says="Pause between two looks at orders whose time has come."
     )
@@ -35,4 +38,4 @@ class PublisherSettings(Settings):
 
     def pace(self) -> Pace:
         """How patient the publisher is."""
-        return Pace(late_after_s=self.late_after_s)
+        return Pace(late_after_s=self.late_after_s, surplus_share=self.surplus_share)

@@ -21,8 +21,10 @@ from giclee.bus.errors import Transient
 from giclee.bus.gather import Gathered
 from giclee.publisher.closing import STAGE, Evidence, events_of
 from giclee.publisher.facts import Fact
-from giclee.publisher.funnel import CANCELS_KEPT, Decision, Pace, decide, facts_of_decision, wake_at
+from giclee.publisher.funnel import CANCELS_KEPT, Decision, decide, facts_of_decision, wake_at
 from giclee.publisher.order import Order
+from giclee.publisher.rates import Counts, Rates
+from giclee.publisher.standing import Outlook, Pace
 from giclee.schemas.envelope import Envelope
 from giclee.schemas.events import CandidatesRequested, Event, ImageApproved, RequestClosed
 
@@ -34,6 +36,9 @@ LINGER_S = 0.002
 
 CLAIM_S = 60.0
 """How long an order that the sweeper took stays out of other sweepers' sight."""
+
+RATES_KEPT = 500.0
+"""Candidates of a kind that its pass rate is made of; earlier ones fade."""
 
 log = telemetry.logger(__name__)
 Key = tuple[str, uuid.UUID]
@@ -89,6 +94,7 @@ class Store:
         self._pool = pool
         self._pace = pace
         self._public_url = public_url
+        self.rates = Rates()
         self._queries = database.Queries(Path(__file__).with_name("queries.sql"))
         self.learn = Gathered(self._learn_all, TOGETHER_MAX, linger_s=LINGER_S)
 
@@ -111,6 +117,9 @@ class Store:
                 await failpoints.reach("before-decision-commit")
         await failpoints.reach("after-decision-commit")
         _count(emitted)
+        for plan in plans:
+            if plan.decision.ending:
+                self.rates.note(plan.order)
         known = {
             plan.row.key: None if plan.decision.ending else Known(plan.after, plan.decision.seal) for plan in plans
         }
@@ -156,10 +165,13 @@ class Store:
 
     def _plan(self, row: _Row, facts: Sequence[Fact], now: datetime) -> _Plan:
         order = Order.of(*row.key, facts)
-        decision = decide(order, now, self._pace)
+        decision = decide(order, now, self._outlook())
         own = facts_of_decision(order, decision)
         after = Order.of(*row.key, [*facts, *(replace(fact, at=now) for fact in own)]) if own else order
         return _Plan(row, order, decision, own, after)
+
+    def _outlook(self) -> Outlook:
+        return Outlook(self._pace, self.rates.beliefs)
 
     async def _publish(
         self,
@@ -205,7 +217,7 @@ class Store:
         alarms = [
             (plan.row.id, at)
             for plan in plans
-            if not plan.decision.ending and (at := wake_at(plan.after, now, self._pace)) != plan.row.alarm
+            if not plan.decision.ending and (at := wake_at(plan.after, now, self._outlook())) != plan.row.alarm
         ]
         if alarms:
             await connection.execute(self._queries.set_alarms, *_columns(alarms, 2))
@@ -224,6 +236,15 @@ class Store:
         """Drop cancels of requests that nobody ever heard of."""
         with database.translated():
             await self._pool.execute(self._queries.forget_unclaimed, CANCELS_KEPT.days)
+
+    async def add_rates(self, fresh: Counts) -> Counts:
+        """Add counts of candidates by kind, and give the sums of all replicas."""
+        rows = [(*kind, *counts) for kind, counts in fresh.items()]
+        with database.translated():
+            if rows:
+                await self._pool.execute(self._queries.add_rates, *_columns(rows, 5), RATES_KEPT)
+            found = await self._pool.fetch(self._queries.read_rates)
+        return {(row["asset_type"], row["quality"], row["model"]): (row["passes"], row["fails"]) for row in found}
 
     # ---- assets
 

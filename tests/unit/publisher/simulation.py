@@ -1,0 +1,108 @@
+"""Orders on a line without machines: the real funnel decides, a coin says what passes.
+
+A worker makes a few images at a time and has begun the next ones before the last are judged, so an order that ends
+has always paid for a few that it did not wait for.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from hashlib import sha256
+
+from giclee.publisher.belief import Belief
+from giclee.publisher.funnel import decide
+from giclee.publisher.order import Order, Outcome, Scored, Verdict, Wave
+from giclee.publisher.rates import Rates, beliefs_of
+from giclee.publisher.standing import Kind, Outlook, Pace
+from giclee.schemas.parts import BlobRef
+from tests.unit.publisher.builders import START
+
+AT_ONCE = 8
+"""Images that a worker makes together."""
+ROUND_S = 2.0
+"""From the first of them begun to the last of them judged."""
+MODEL = "stub@1"
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What an order came to: images made, images approved, waves asked for, seconds."""
+
+    made: int
+    approved: int
+    waves: int
+    seconds: float
+    ending: str
+
+
+class Shop:
+    """Orders of one asset type, one after the other; what they came to is believed of the next."""
+
+    def __init__(self, pass_rate: float, seed: int, *, pace: Pace | None = None) -> None:
+        self.pass_rate, self.dice, self.pace = pass_rate, random.Random(seed), pace or Pace()
+        self.rates = Rates()
+        self.counts: Counter[tuple[Kind, bool]] = Counter()
+
+    @property
+    def beliefs(self) -> Mapping[Kind, Belief]:
+        kinds = {kind for kind, _ in self.counts}
+        return beliefs_of((kind, (self.counts[kind, True], self.counts[kind, False])) for kind in kinds)
+
+    def order(self, wanted: int, **asked: object) -> Fate:
+        """One order from clearance to closing."""
+        values = {"max_candidates": 400, "first_wave": wanted, "closes_by": START + timedelta(hours=72), **asked}
+        verdict = Verdict(cleared=True, wanted=wanted, at=START, limit_usd=Decimal("0.0008"), **values)  # type: ignore[arg-type]
+        outlook = Outlook(self.pace, self.beliefs)
+        waves = [_wave(0, 0, verdict.first_wave, START)]
+        outcomes: dict[int, Outcome] = {}
+        scores: dict[tuple[int, str], Scored] = {}
+        seals: dict[int, float] = {}
+        now, asked_for, made = START, verdict.first_wave, 0
+        while True:
+            judged = range(len(outcomes), min(len(outcomes) + AT_ONCE, asked_for))
+            made = min(asked_for, judged.stop + AT_ONCE)
+            now += timedelta(seconds=ROUND_S)
+            for index in judged:
+                passes, worth = self.dice.random() < self.pass_rate, self.dice.random()
+                outcomes[index] = Outcome(candidate_id=_ID, hop=0, image=_image(index), model=MODEL)
+                scores[index, _image(index).sha256] = Scored(passes, worth, () if passes else ("alignment",))
+                if passes:
+                    seals[index] = worth
+            order = Order(tenant="default", request_id=_ID, verdict=verdict, waves=tuple(waves), outcomes=outcomes,
+                          scores=scores, seals=seals)  # fmt: skip
+            decision = decide(order, now, outlook)
+            if decision.ending:
+                self._learn(order)
+                seconds = (now - START).total_seconds()
+                return Fate(made, len(decision.approve), len(waves), seconds, decision.ending)
+            if decision.ask:
+                waves.append(_wave(decision.ask.number, decision.ask.first, decision.ask.count, now))
+                asked_for += decision.ask.count
+
+    def _learn(self, order: Order) -> None:
+        self.rates.note(order)
+        for kind, (passes, fails) in self.rates.taken().items():
+            self.counts[kind, True] += int(passes)
+            self.counts[kind, False] += int(fails)
+
+
+_ID = uuid.UUID(int=7)
+_IMAGES: dict[int, BlobRef] = {}
+
+
+def _image(index: int) -> BlobRef:
+    if index not in _IMAGES:
+        digest = sha256(str(index).encode()).hexdigest()
+        _IMAGES[index] = BlobRef(bucket="b", key=str(index), sha256=digest, size_bytes=1, content_type="image/png",
+                                 width=1, height=1)  # fmt: skip
+    return _IMAGES[index]
+
+
+def _wave(number: int, first: int, count: int, at: object) -> Wave:
+    return Wave(number=number, first=first, count=count, limit_usd=Decimal("0.0008"), asked_at=at, last_asked_at=at)  # type: ignore[arg-type]
