@@ -22,7 +22,11 @@ from giclee.schemas.envelope import Envelope
 from giclee.schemas.events import ImageGenerated, ImageScored
 from giclee.scorer.decode import Decoded, Decoder, Refused
 from giclee.scorer.dimension import Evaluator, Measured, Picture
-from giclee.scorer.dimensions.technical import Technical
+from giclee.scorer.dimensions.compression import Compression
+from giclee.scorer.dimensions.content import Content
+from giclee.scorer.dimensions.exposure import Exposure
+from giclee.scorer.dimensions.format import Format
+from giclee.scorer.dimensions.sharpness import Sharpness
 from giclee.scorer.gate import Gate
 from giclee.scorer.handle import Scorer
 from giclee.scorer.lane import Lane
@@ -64,7 +68,9 @@ class Remembers:
 @asynccontextmanager
 async def scorer(**dimensions: Any) -> AsyncIterator[Scorer]:
     """A scorer with the real decoder; every dimension passes unless a test says otherwise."""
-    said = {"technical": Technical(), "alignment": Says(), "safety": Says(), **dimensions}
+    pixels = {"format": Format(), "content": Content(), "sharpness": Sharpness(), "exposure": Exposure(),
+              "compression": Compression()}  # fmt: skip
+    said = {**pixels, "alignment": Says(), "safety": Says(), **dimensions}
     lanes = {name: Lane(name, one, timeout_s=5) for name, one in said.items() if one is not None}
     running = [asyncio.create_task(lane.run()) for lane in lanes.values()]
     decoder = Decoder()
@@ -100,8 +106,8 @@ async def test_a_good_picture_passes_with_every_dimension_and_the_gates_version(
         (found,) = await by.handle(event)
         assert isinstance(found, ImageScored)
         assert found.passes() and found.verdict == "pass" and found.gate_version == Gate().version
-        assert set(found.scores) == {"technical", "alignment", "safety"}
-        assert found.scores["technical"].threshold == 0.5 and found.scores["safety"].evaluator == "says"
+        assert set(found.scores) == Gate().required()
+        assert found.scores["sharpness"].threshold == 0.5 and found.scores["safety"].evaluator == "says"
         assert (found.sha256, found.labels, found.hop) == (event.image.sha256, {"channel": "email"}, event.hop)
 
 
@@ -114,7 +120,7 @@ async def test_a_hostile_file_ends_in_a_verdict_that_is_no_pass(name: str) -> No
         found = await verdict(by, undecodable()[name])
         assert time.monotonic() - began < 5
         assert found.verdict in ("fail", "unsure") and not found.passes()
-        assert (found.scores["technical"].reason or "").startswith("decoding")
+        assert (found.scores["format"].reason or "").startswith("decoding")
         assert found.scores["safety"].verdict == "unsure", "what was not looked at is not safe"
 
 
@@ -195,7 +201,7 @@ async def test_a_dimension_that_does_not_answer_keeps_the_image_from_passing(nam
     async with scorer(**{name: Says(value)}) as by:
         found = await verdict(by, file_of(rendered()))
         assert found.verdict == "unsure" and found.scores[name].verdict == "unsure"
-        assert found.scores["technical"].verdict == "pass"
+        assert found.scores["content"].verdict == "pass"
         assert ImageScored.model_validate_json(found.model_dump_json()).verdict == "unsure"
 
 

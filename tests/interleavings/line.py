@@ -66,6 +66,7 @@ from giclee.schemas.events import (
 from giclee.schemas.models import Model
 from giclee.scorer.decode import Decoded
 from giclee.scorer.dimension import Evaluator, Measured, Picture
+from giclee.scorer.gate import Gate
 from giclee.scorer.handle import Scorer
 from giclee.scorer.lane import Lane
 from giclee.scorer.store import Store as ScorerStore
@@ -278,7 +279,7 @@ class World:
         return [loop.run, batcher.run, sweeper.renew, sweeper.sweep, relay.run]
 
     def _scorer(self, name: str, pool: Pool, transport: GatedTransport) -> list[Work]:
-        likes = {name: Lane(name, _Likes()) for name in ("technical", "safety")}
+        likes = {name: Lane(name, _Likes()) for name in Gate().required()}
         lanes = {**likes, "alignment": Lane("alignment", _Judge(self.fate))}
         blobs: Any = GatedBlobs(self.blobs, self.turnstile)
         decoder: Any = _Open()

@@ -88,7 +88,7 @@ def test_the_version_is_the_tables_hash() -> None:
 )  # fmt: skip
 def test_bodies_in_small_pictures_raise_a_doubt_and_never_fail(long_side_px: int, value: float, verdict: str) -> None:
     """The detector sees bodies in 12 % of clean circles of 64 px; it is strict from 129 px on."""
-    found = {"safety": Measured(value), "technical": Measured(1.0), "alignment": Measured(1.0)}
+    found = {"safety": Measured(value), "alignment": Measured(1.0)}
     scores = Gate().scores(found, {}, asset_type="generic", long_side_px=long_side_px)
     assert scores["safety"].verdict == verdict
 

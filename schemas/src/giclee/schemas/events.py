@@ -339,7 +339,10 @@ class GenerationFailed(CandidateEvent):
 
 
 class ImageScored(CandidateEvent):
-    """Every dimension of one image was measured; the verdicts hold only for the bytes of `sha256`."""
+    """Every dimension of one image was measured; the verdicts hold only for the bytes of `sha256`.
+
+    `phash` is a perceptual fingerprint of 768 bits: near-duplicates differ in few. Absent for what has no pixels.
+    """
 
     sha256: Sha256
     scores: dict[str, Score]
@@ -348,6 +351,7 @@ class ImageScored(CandidateEvent):
     asset_type: AssetTypeName = "generic"
     provider: str = "unknown"
     seconds: float = 0.0
+    phash: Annotated[str, Field(pattern=r"^[0-9a-f]{192}$")] | None = None
 
     def about(self) -> tuple[object, ...]:
         return (self.tenant, self.candidate_id, self.sha256)

@@ -40,10 +40,15 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """Who measures: a name, and a version that changes whenever the same picture could get another value."""
+    """Who measures: a name, and a version that changes whenever the same picture could get another value.
+
+    `unit` is the value's unit or range; `blind_to` says in words what this evaluator does not see.
+    """
 
     name: str
     version: str
+    unit: str = "0 to 1"
+    blind_to: str = ""
 
 
 class Dimension(Protocol):

@@ -17,6 +17,7 @@ from giclee.scorer.decode import BODY_MAX_BYTES, Decoder, Refused
 from giclee.scorer.dimension import Measured, Picture
 from giclee.scorer.gate import Gate
 from giclee.scorer.lane import Lane
+from giclee.scorer.phash import fingerprint
 from giclee.scorer.store import Verdicts
 
 STAGE = "scorer"
@@ -53,7 +54,7 @@ class Scorer:
         if known is not None:
             return [known]
         began = time.perf_counter()
-        scores = await self._scores(event)
+        scores, print_ = await self._scores(event)
         verdict = gates.overall(scores, self.gate.required())
         scored = ImageScored(
             **event.echo(),
@@ -67,22 +68,25 @@ class Scorer:
             asset_type=event.asset_type,
             provider=event.provider,
             seconds=round(time.perf_counter() - began, 4),
+            phash=print_,
         )
         _count(scored)
         return [await self.store.keep(scored)]
 
-    async def _scores(self, event: ImageGenerated) -> dict[str, Score]:
+    async def _scores(self, event: ImageGenerated) -> tuple[dict[str, Score], str | None]:
+        """The scores, and the fingerprint where there are pixels."""
         image = event.image
         if image.size_bytes > BODY_MAX_BYTES:
-            return self._judged(event, _refused(Refused(f"{image.size_bytes} bytes; at most {BODY_MAX_BYTES}")))
+            return self._judged(event, _refused(Refused(f"{image.size_bytes} bytes; at most {BODY_MAX_BYTES}"))), None
         found = await self.decoder.decode(await self.blobs.get(image))
         if isinstance(found, Refused):
-            return self._judged(event, _refused(found))
+            return self._judged(event, _refused(found)), None
         claims = (image.content_type, image.width, image.height)
         picture = Picture(
             pixels=found.pixels, prompt=event.prompt, asset_type=event.asset_type, format=found.format, claims=claims
         )
-        return self._judged(event, await self._measured(picture), picture.long_side_px)
+        measured, print_ = await asyncio.gather(self._measured(picture), asyncio.to_thread(fingerprint, picture.pixels))
+        return self._judged(event, measured, picture.long_side_px), print_
 
     async def _measured(self, picture: Picture) -> dict[str, Measured | None]:
         """What every dimension says, all at once; one that raises did not measure, and the others still count."""
@@ -110,8 +114,8 @@ def given_up(event: ImageGenerated) -> GenerationFailed:
 
 
 def _refused(found: Refused) -> dict[str, Measured | None]:
-    """A file without pixels: technically wrong, and nothing else is known of it."""
-    return {"technical": Measured(0.0, certain=found.certain, reason=f"decoding: {found.reason}")}
+    """A file without pixels: it is not what its reference says, and nothing else is known of it."""
+    return {"format": Measured(0.0, certain=found.certain, reason=f"decoding: {found.reason}")}
 
 
 def _safe(name: str, answer: Measured | BaseException) -> Measured:

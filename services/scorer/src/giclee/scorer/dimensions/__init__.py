@@ -19,12 +19,38 @@ class Kit:
 
     clip_dir: Path
     threads: int = 1
+    stock: tuple[str, ...] = ()
+    """Fingerprints of frames that providers send instead of a picture."""
 
 
-def _technical(kit: Kit) -> Dimension:
-    from giclee.scorer.dimensions.technical import Technical  # noqa: PLC0415 - as its neighbours
+def _format(kit: Kit) -> Dimension:
+    from giclee.scorer.dimensions.format import Format  # noqa: PLC0415 - as its neighbours
 
-    return Technical()
+    return Format()
+
+
+def _content(kit: Kit) -> Dimension:
+    from giclee.scorer.dimensions.content import Content  # noqa: PLC0415 - as its neighbours
+
+    return Content(kit.stock)
+
+
+def _sharpness(kit: Kit) -> Dimension:
+    from giclee.scorer.dimensions.sharpness import Sharpness  # noqa: PLC0415 - as its neighbours
+
+    return Sharpness()
+
+
+def _exposure(kit: Kit) -> Dimension:
+    from giclee.scorer.dimensions.exposure import Exposure  # noqa: PLC0415 - as its neighbours
+
+    return Exposure()
+
+
+def _compression(kit: Kit) -> Dimension:
+    from giclee.scorer.dimensions.compression import Compression  # noqa: PLC0415 - as its neighbours
+
+    return Compression()
 
 
 def _alignment(kit: Kit) -> Dimension:
@@ -41,7 +67,11 @@ def _safety(kit: Kit) -> Dimension:
 
 
 TABLE: dict[str, Callable[[Kit], Dimension]] = {
-    "technical": _technical,
+    "format": _format,
+    "content": _content,
+    "sharpness": _sharpness,
+    "exposure": _exposure,
+    "compression": _compression,
     "alignment": _alignment,
     "safety": _safety,
 }
