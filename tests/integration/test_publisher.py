@@ -281,6 +281,67 @@ async def test_a_draft_that_goes_on_as_final_says_so(publisher: Desk) -> None:
     assert [(one.field, one.asked, one.used) for one in approval.adjustments] == [("quality", "draft", "final")]
 
 
+def looks(seed: int, flips: int = 0) -> str:
+    """A fingerprint, with so many of its bits turned."""
+    dice = random.Random(seed)
+    bits = dice.getrandbits(768)
+    for bit in dice.sample(range(768), flips):
+        bits ^= 1 << bit
+    return f"{bits:0192x}"
+
+
+async def test_of_near_duplicates_in_an_order_the_best_counts(publisher: Desk) -> None:
+    """The other is refused by name, and another image is asked for in its place."""
+    asked = request(wanted=2)
+    await publisher.tell(asked.cleared(), asked.generated(0), asked.scored(0, 0.7, phash=looks(1)))
+    await publisher.tell(asked.generated(1), asked.scored(1, 0.9, phash=looks(1, flips=10)))
+    assert await publisher.waves(asked) == [(1, 2, 1)]
+    await publisher.tell(asked.generated(2), asked.scored(2, 0.8, phash=looks(1, flips=60)))
+    closed = await publisher.closing(asked)
+
+    assert {one.seed - 100 for one in await publisher.approvals(asked)} == {1, 2}
+    assert (closed.outcome, closed.rejected) == ("approved", {"near_duplicate": 1})
+
+
+async def test_what_the_tenant_has_already_is_not_approved_again(publisher: Desk) -> None:
+    """Nearly the same as an asset of an earlier order: refused, whatever its score; another tenant's does not count."""
+    first, second, other = (request(wanted=1, copies="tenant", tenant=t) for t in ("acme", "acme", "zeta"))
+    for asked in (first, second, other):
+        await publisher.tell(
+            asked.cleared(), asked.generated(0), asked.scored(0, phash=looks(1, flips=asked is second))
+        )
+    assert [len(await publisher.approvals(one)) for one in (first, second, other)] == [1, 0, 1]
+    await publisher.tell(second.generated(1), second.scored(1, 0.6, phash=looks(2)))
+    (approval,) = await publisher.approvals(second)
+
+    assert approval.seed == 101
+    assert (await publisher.closing(second)).rejected == {"near_duplicate": 1}
+
+
+async def test_who_allows_copies_gets_them(publisher: Desk) -> None:
+    """An order that is compared with itself only, or with nothing."""
+    first, second, third = (request(wanted=1, copies=word) for word in ("tenant", "order", "allow"))
+    for asked in (first, second, third):
+        await publisher.tell(asked.cleared(), asked.generated(0), asked.scored(0, phash=looks(1)))
+
+    assert [len(await publisher.approvals(one)) for one in (first, second, third)] == [1, 1, 1]
+
+
+async def test_of_two_orders_with_the_same_picture_one_gets_it(database: str) -> None:
+    """Decided at the same time, in one transaction or at two replicas: never both, and both end."""
+    asked = {"wanted": 1, "copies": "tenant", "max_candidates": 1}
+    async with desk(database) as one, desk(database) as two:
+        pairs = [(request(**asked), request(**asked)) for _ in range(20)]
+        work = []
+        for number, pair in enumerate(pairs):
+            for publisher, mine in zip((one, two), pair, strict=True):
+                events = (mine.cleared(), mine.generated(0), mine.scored(0, phash=looks(number)))
+                work.append(publisher.tell(*events))
+        await asyncio.gather(*work)
+        for pair in pairs:
+            assert sorted([(await one.closing(mine)).outcome for mine in pair]) == ["approved", "failed"]
+
+
 async def test_the_sweeper_repeats_hedges_and_expires(publisher: Desk) -> None:
     """By the database's time: repeat and hedge at 5 minutes, repeat at 15, end at the closing time (rules 3, 5)."""
     asked = request(wanted=1, closes_in_s=7200)

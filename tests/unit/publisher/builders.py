@@ -141,7 +141,14 @@ class Request:
         return GenerationFailed(**self._candidate(index, hop), reasons=(reason,), spent_usd=Decimal(spent_usd))
 
     def scored(
-        self, index: int, value: float = 0.9, *, passes: bool = True, sha: str | None = None, hop: int = 0
+        self,
+        index: int,
+        value: float = 0.9,
+        *,
+        passes: bool = True,
+        sha: str | None = None,
+        hop: int = 0,
+        phash: str | None = None,
     ) -> ImageScored:
         verdict = "pass" if passes else "fail"
         score = Score(value=value, threshold=0.5, verdict=verdict, evaluator="clip", evaluator_version="1")
@@ -151,6 +158,7 @@ class Request:
             scores={"alignment": score},
             verdict=verdict,
             gate_version="g1",
+            phash=phash,
         )
 
     def stalled(

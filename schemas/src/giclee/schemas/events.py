@@ -26,6 +26,7 @@ from giclee.schemas.parts import (
     BlobRef,
     CancelReason,
     Change,
+    Copies,
     DeadClass,
     Derivative,
     Hop,
@@ -203,7 +204,7 @@ class Cleared(Part):
     """A request as policy cleared it: the assembled prompt and every setting that later stages need.
 
     `escalation_limit_usd`: what a candidate may cost when too few drafts would pass and the publisher goes on with
-    the final quality; absent where it may not.
+    the final quality; absent where it may not. `copies`: what a picture may not resemble.
     """
 
     prompt: Text
@@ -225,6 +226,7 @@ class Cleared(Part):
     seed: int
     limit_usd: Usd
     escalation_limit_usd: Usd | None = None
+    copies: Copies = "order"
     policy_version: str
     accepted_at: Instant
     closes_by: Instant

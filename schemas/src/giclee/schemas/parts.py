@@ -140,6 +140,7 @@ Selection = Literal["best", "first"]
 Quality = Literal["draft", "final"]
 Priority = Literal["interactive", "standard", "bulk"]
 Privacy = Literal["public", "confidential"]
+Copies = Literal["allow", "order", "tenant"]
 
 _Outcome = Literal["approved", "partial", "refused", "failed", "cancelled", "expired", "other"]
 Outcome = Annotated[_Outcome, _or_other(_Outcome)]

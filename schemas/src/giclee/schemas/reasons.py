@@ -43,6 +43,7 @@ TABLE: dict[str, str] = {
     "dimension_failed": "A dimension measured the image on the wrong side of its threshold.",
     "dimension_unsure": "A dimension could not tell; that never counts as a pass.",
     # publisher
+    "near_duplicate": "The image is nearly the same as another of the order, or as one approved before.",
     "cap_reached": "As many candidates were made as the request allows, and too few of them passed.",
     "budget_reached": "The budget does not hold another candidate, and too few have passed.",
     "closes_by_passed": "The closing time came first.",

@@ -17,7 +17,7 @@ from giclee.policy.rules import Subject
 from giclee.policy.wave import wave_zero
 from giclee.schemas.events import CancelRequested, Cleared, ImageCleared, ImageRefused, ImageRequested
 from giclee.schemas.models import Model
-from giclee.schemas.parts import Part, Reason, Text, Usd, derived_id
+from giclee.schemas.parts import Copies, Part, Reason, Text, Usd, derived_id
 from giclee.schemas.strict import pointer
 
 STAGE = "policy"
@@ -50,6 +50,7 @@ class Ruling(Part):
     first_wave: int = 0
     limit_usd: Usd | None = None
     escalation_limit_usd: Usd | None = None
+    copies: Copies = "order"
 
     @property
     def cleared(self) -> bool:
@@ -167,6 +168,8 @@ class Judge:
             first_wave=wave.candidates,
             limit_usd=wave.limit_usd,
             escalation_limit_usd=wave.escalation_usd,
+            # whoever names a seed wants that picture, also when it was made before
+            copies="order" if request.seed is not None and row.copies == "tenant" else row.copies,
         )
 
 
@@ -208,6 +211,7 @@ def _clearance(request: ImageRequested, ruling: Ruling, times: Times) -> ImageCl
         seed=seed_of(request),
         limit_usd=ruling.limit_usd,
         escalation_limit_usd=ruling.escalation_limit_usd,
+        copies=ruling.copies,
         policy_version=ruling.policy_version,
         accepted_at=times.accepted_at,
         closes_by=times.closes_by,

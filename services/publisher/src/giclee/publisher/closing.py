@@ -13,7 +13,7 @@ from typing import Any
 from giclee.publisher.facts import Fact, SealedImage
 from giclee.publisher.funnel import Decision, applicable_cancel
 from giclee.publisher.order import Order
-from giclee.publisher.standing import cost_of
+from giclee.publisher.standing import cost_of, usable
 from giclee.schemas import reasons
 from giclee.schemas.events import (
     CancelRequested,
@@ -33,6 +33,7 @@ STAGE = "publisher"
 FIRST_VERSION = 1
 """The version of an approval: the first public fact about an asset (rule 17)."""
 
+COPY = "near_duplicate"
 ESCALATED = "too few of the asked quality would have passed"
 
 REASONS_MAX = 50
@@ -213,6 +214,8 @@ def _rejected(order: Order) -> dict[str, int]:
         score = order.score_of(index)
         if score is not None and not score.passes:
             counted.update(score.failed)
+    if copies := order.seals.keys() - set(usable(order)):
+        counted[COPY] = len(copies)
     return dict(sorted(counted.items()))
 
 
@@ -230,6 +233,9 @@ def _reasons(order: Order, decision: Decision, evidence: Evidence) -> tuple[Reas
     if lost := order.discarded - order.seals.keys() - failures:
         found.append(_reason("discarded", "an operator discarded these candidates", count=len(lost)))
     for dimension, count in _rejected(order).items():
+        if dimension == COPY:
+            found.append(_reason(COPY, reasons.TABLE[COPY], count=count))
+            continue
         message = f"{count} of the images did not pass {dimension}"
         found.append(_reason("dimension_failed", message, dimension=dimension, count=count))
     return _summed(found)

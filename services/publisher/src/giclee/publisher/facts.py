@@ -84,6 +84,7 @@ def _from_cleared(event: ImageCleared) -> list[Fact]:
         "asset_type": asked.asset_type,
         "quality": asked.quality,
         "priority": asked.priority,
+        "copies": asked.copies,
         **({"escalation_usd": usd_text(asked.escalation_limit_usd)} if asked.escalation_limit_usd is not None else {}),
     }
     return [Fact(kind="verdict", name="", says=says, evidence=event.model_dump_json())]
@@ -141,6 +142,7 @@ def _from_scored(event: ImageScored) -> list[Fact]:
         "passes": passes,
         "measure": measure(event.scores),
         "failed": failed or ([] if passes else ["gate"]),
+        **({"phash": event.phash} if event.phash else {}),
     }
     name = f"{event.index}/{event.sha256}"
     return [Fact(kind="score", name=name, says=says, evidence=event.model_dump_json())]
@@ -197,6 +199,11 @@ def facts_of_discard(event: Event) -> list[Fact]:
 def seal_fact(index: int, measured: float, sealed: SealedImage) -> Fact:
     """A candidate's image is copied, derived and safe under `assets/`."""
     return Fact(kind="seal", name=str(index), says={"measure": measured}, evidence=sealed.model_dump_json())
+
+
+def copy_fact(index: int, of: uuid.UUID) -> Fact:
+    """This passer is nearly the same as an asset that was approved before."""
+    return Fact(kind="copy", name=str(index), says={"of": str(of)})
 
 
 def unfit_fact(index: int, why: str) -> Fact:

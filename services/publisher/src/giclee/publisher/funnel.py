@@ -79,11 +79,6 @@ def applicable_cancel(order: Order) -> Cancel | None:
     return None
 
 
-def ranked(order: Order) -> list[int]:
-    """Sealed candidates that are not approved yet, the best first."""
-    return sorted(set(order.seals) - order.approved, key=lambda index: (-order.seals[index], index))
-
-
 def decide(order: Order, now: datetime, outlook: Outlook) -> Decision:
     """What to do with an order that is not closed.
 
@@ -114,13 +109,13 @@ def _decide_cleared(order: Order, verdict: Verdict, standing: Standing, closes_b
     missing = verdict.wanted - len(order.approved)
     passed: tuple[int, ...] = ()
     if not verdict.best:
-        passed = tuple(sorted(set(order.seals) - order.approved))[:missing]
+        passed = tuple(sorted(standing.chosen(len(order.seals))))[:missing]
         if len(passed) >= missing:
             return Decision(approve=passed, ending="approved")
     pending = standing.to_seal()
     if standing.now >= closes_by:
-        return Decision(approve=passed, seal=pending) if pending else _end(order, verdict, "closes_by_passed")
-    enough = len(order.seals) >= verdict.wanted
+        return Decision(approve=passed, seal=pending) if pending else _end(standing, verdict, "closes_by_passed")
+    enough = len(standing.usable) >= verdict.wanted
     live = standing.open - standing.late - (standing.stalled if enough else frozenset())
     if enough:
         live = frozenset(index for index in live if index in pending or standing.waves[index].number == 0)
@@ -128,8 +123,8 @@ def _decide_cleared(order: Order, verdict: Verdict, standing: Standing, closes_b
     if live:
         return Decision(approve=passed, seal=pending, repeat=repeat)
     if enough:
-        return _end(order, verdict, None)
-    missing, fresh = verdict.wanted - len(order.seals), standing.late - order.hedged
+        return _end(standing, verdict, None)
+    missing, fresh = verdict.wanted - len(standing.usable), standing.late - order.hedged
     quality, limit_usd = standing.next_grade(verdict, missing)
     room, because = standing.room(limit_usd)
     if standing.late:
@@ -143,13 +138,14 @@ def _decide_cleared(order: Order, verdict: Verdict, standing: Standing, closes_b
         return Decision(approve=passed, seal=pending, repeat=repeat, ask=ask, hedged=hedges)
     if standing.late:
         return Decision(approve=passed, seal=pending, repeat=repeat)
-    return _end(order, verdict, because)
+    return _end(standing, verdict, because)
 
 
-def _end(order: Order, verdict: Verdict, because: str | None) -> Decision:
+def _end(standing: Standing, verdict: Verdict, because: str | None) -> Decision:
     """Approve the best sealed passers up to what is wanted, then name the outcome (rule 6)."""
-    chosen = tuple(ranked(order)[: verdict.wanted - len(order.approved)])
-    count = len(order.approved) + len(chosen)
+    before = len(standing.order.approved)
+    chosen = standing.chosen(verdict.wanted - before)
+    count = before + len(chosen)
     if count >= verdict.wanted:
         return Decision(approve=chosen, ending="approved")
     short: Ending = "expired" if because == "closes_by_passed" else "failed"

@@ -32,6 +32,8 @@ class Verdict:
     quality: str = "final"
     priority: str = "standard"
     escalation_usd: Decimal | None = None
+    copies: str = "order"
+    """What a picture may not resemble: the `order`'s others, the `tenant`'s earlier assets too, or `allow`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Scored:
     passes: bool
     measure: float
     failed: tuple[str, ...]
+    phash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,8 @@ class Order:
     unfit: frozenset[int] = frozenset()
     hedged: frozenset[int] = frozenset()
     approved: frozenset[int] = frozenset()
+    copies: frozenset[int] = frozenset()
+    """Candidates that are nearly the same as an asset of an earlier order."""
 
     @classmethod
     def of(cls, tenant: str, request_id: uuid.UUID, facts: Iterable[Fact]) -> Order:
@@ -131,6 +136,7 @@ class Order:
             unfit=_indices(rows, "unfit"),
             hedged=_indices(rows, "hedged"),
             approved=_indices(rows, "approved"),
+            copies=_indices(rows, "copy"),
         )
 
     def candidates(self) -> dict[int, Wave]:
@@ -179,7 +185,7 @@ def _verdict_in(rows: list[Fact]) -> Verdict | None:
         limit_usd=Decimal(says["limit_usd"]),
         budget_usd=None if says["budget_usd"] is None else Decimal(says["budget_usd"]),
         closes_by=datetime.fromisoformat(says["closes_by"]),
-        **{name: says[name] for name in ("asset_type", "quality", "priority") if name in says},
+        **{name: says[name] for name in ("asset_type", "quality", "priority", "copies") if name in says},
         escalation_usd=Decimal(says["escalation_usd"]) if "escalation_usd" in says else None,
     )
 
@@ -228,7 +234,8 @@ def _outcomes_in(rows: list[Fact]) -> dict[int, Outcome]:
 
 
 def _scored_in(fact: Fact) -> Scored:
-    return Scored(fact.says["passes"], fact.says["measure"], tuple(fact.says["failed"]))
+    says = fact.says
+    return Scored(says["passes"], says["measure"], tuple(says["failed"]), says.get("phash"))
 
 
 def _spent_in(rows: list[Fact]) -> dict[int, Decimal]:

@@ -123,3 +123,22 @@ SET passes = known.passes * least(1, $6 / greatest(1, known.passes + known.fails
 -- name: read_rates
 -- How candidates of every kind fared.
 SELECT asset_type, quality, model, passes, fails FROM publisher.pass_rates
+
+-- name: lock_tenants
+-- Approvals of a tenant are compared with those before them, one transaction after the other; sorted by the caller.
+SELECT pg_advisory_xact_lock(hashtextextended('publisher.fingerprints/' || tenant, 0))
+FROM unnest($1::text[]) AS asked (tenant)
+
+-- name: near_fingerprints
+-- Earlier approvals that share a part with one of these pictures; how near they are is looked at by the caller.
+SELECT f.tenant, f.asset_id, f.phash
+FROM publisher.fingerprints f
+JOIN publisher.assets a USING (asset_id)
+WHERE f.parts && $1::bigint[] AND a.status = 'approved'
+
+-- name: add_fingerprints
+-- What was just approved looks like this; the parts of all rows lie behind each other, PARTS to a row.
+INSERT INTO publisher.fingerprints (asset_id, tenant, phash, parts)
+SELECT asset_id, tenant, phash, ($4::bigint[])[(place - 1) * $5 + 1 : place * $5]
+FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS added (asset_id, tenant, phash, place)
+ON CONFLICT DO NOTHING

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 
+from giclee.publisher import likeness
 from giclee.publisher.belief import Belief
 from giclee.publisher.facts import INDICES_MAX
 from giclee.publisher.order import Order, Verdict, Wave
@@ -48,12 +49,36 @@ class Outlook:
         return self.beliefs.get((asset_type, quality, model), of_any)
 
 
+def usable(order: Order) -> tuple[int, ...]:
+    """Sealed candidates that may be approved or are, the best first; of near-duplicates only the best.
+
+    Those that are approved stay: what comes later is a copy of them.
+    """
+    verdict = order.verdict
+    ranked = sorted(order.seals, key=lambda index: (index not in order.approved, -order.seals[index], index))
+    if verdict is None or verdict.copies == "allow":
+        return tuple(ranked)
+    scores = {index: order.score_of(index) for index in ranked}
+    prints = {index: score.phash for index, score in scores.items() if score is not None}
+    left_out = (likeness.copies(ranked, prints) | order.copies) - order.approved
+    return tuple(index for index in ranked if index not in left_out)
+
+
 class Standing:
     """Where the candidates of a cleared order stand at one moment."""
 
     def __init__(self, order: Order, now: datetime, outlook: Outlook) -> None:
         self.order, self.now, self.outlook, self.pace = order, now, outlook, outlook.pace
         self.waves = order.candidates()
+
+    @cached_property
+    def usable(self) -> tuple[int, ...]:
+        """Sealed candidates that count, the best first."""
+        return usable(self.order)
+
+    def chosen(self, count: int) -> tuple[int, ...]:
+        """The best of them that are not approved yet."""
+        return tuple(index for index in self.usable if index not in self.order.approved)[:count]
 
     def _ended(self, index: int) -> bool:
         order = self.order
@@ -134,7 +159,7 @@ class Standing:
         mine = [index for index, wave in sorted(self.waves.items()) if wave.quality == quality]
         models = [order.outcomes[index].model for index in mine if index in order.outcomes]
         prior = self.outlook.of(asset_type, quality, next((one for one in reversed(models) if one), ""))
-        passed = order.seals.keys() | order.unsealed().keys()
+        passed = set(self.usable) | order.unsealed().keys()
         counted = [index in passed for index in mine if index in passed or index not in self.open]
         return prior.updated(sum(counted), len(counted) - sum(counted))
 

@@ -19,10 +19,12 @@ import orjson
 from giclee.bus import database, failpoints, outbox, telemetry
 from giclee.bus.errors import Transient
 from giclee.bus.gather import Gathered
-from giclee.publisher.closing import STAGE, Evidence, events_of
-from giclee.publisher.facts import Fact
-from giclee.publisher.funnel import CANCELS_KEPT, Decision, decide, facts_of_decision, wake_at
+from giclee.publisher import likeness
+from giclee.publisher.closing import STAGE, Evidence, asset_of, events_of
+from giclee.publisher.facts import Fact, copy_fact
+from giclee.publisher.funnel import CANCELS_KEPT, decide, facts_of_decision, wake_at
 from giclee.publisher.order import Order
+from giclee.publisher.plan import Key, Plan, Row, compared
 from giclee.publisher.rates import Counts, Rates
 from giclee.publisher.standing import Outlook, Pace
 from giclee.schemas.envelope import Envelope
@@ -41,7 +43,6 @@ RATES_KEPT = 500.0
 """Candidates of a kind that its pass rate is made of; earlier ones fade."""
 
 log = telemetry.logger(__name__)
-Key = tuple[str, uuid.UUID]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,27 +65,6 @@ class Known:
 
     order: Order
     to_seal: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """An order's locked row."""
-
-    id: int
-    key: Key
-    alarm: datetime | None
-    closed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What was decided about one order, and the order before and after it."""
-
-    row: _Row
-    order: Order
-    decision: Decision
-    own: tuple[Fact, ...]
-    after: Order
 
 
 class Store:
@@ -125,7 +105,7 @@ class Store:
         }
         return [known.get(lesson.key) for lesson in lessons]
 
-    async def _lock(self, connection: database.Connection, keys: Sequence[Key]) -> dict[Key, _Row]:
+    async def _lock(self, connection: database.Connection, keys: Sequence[Key]) -> dict[Key, Row]:
         """The rows of these requests, locked; those of unheard ones are opened."""
         found = await self._locked(connection, keys)
         if missing := [key for key in keys if key not in found]:
@@ -133,10 +113,10 @@ class Store:
             found |= await self._locked(connection, missing)
         return found
 
-    async def _locked(self, connection: database.Connection, keys: Sequence[Key]) -> dict[Key, _Row]:
+    async def _locked(self, connection: database.Connection, keys: Sequence[Key]) -> dict[Key, Row]:
         rows = await connection.fetch(self._queries.lock_orders, *_columns(keys, 2))
         return {
-            (row["tenant"], row["request_id"]): _Row(
+            (row["tenant"], row["request_id"]): Row(
                 row["id"], (row["tenant"], row["request_id"]), row["wake_at"], row["closed"]
             )
             for row in rows
@@ -148,8 +128,8 @@ class Store:
             await connection.execute(self._queries.store_facts, *_columns(rows, 5))
 
     async def _decide(
-        self, connection: database.Connection, rows: Sequence[_Row], causes: Mapping[Key, Envelope | None]
-    ) -> tuple[list[_Plan], list[Event]]:
+        self, connection: database.Connection, rows: Sequence[Row], causes: Mapping[Key, Envelope | None]
+    ) -> tuple[list[Plan], list[Event]]:
         """Decide these locked orders and write everything that follows."""
         if not rows:
             return [], []
@@ -157,18 +137,50 @@ class Store:
         for stored in await connection.fetch(self._queries.read_facts, list(facts)):
             facts[stored["order_id"]].append(_fact(stored))
         now: datetime = await connection.fetchval("SELECT clock_timestamp()")
-        plans = [self._plan(row, facts[row.id], now) for row in rows]
-        emitted = await self._publish(connection, [p for p in plans if not p.decision.is_empty()], causes, now)
-        await self._store(connection, [(plan.row.id, fact) for plan in plans for fact in plan.own])
-        await self._set_alarms(connection, plans, now)
-        return plans, emitted
+        plans = {row.id: self._plan(row, facts[row.id], now) for row in rows}
+        await self._leave_out_copies(connection, plans, facts, now)
+        decided = list(plans.values())
+        emitted = await self._publish(connection, [p for p in decided if not p.decision.is_empty()], causes, now)
+        await self._store(connection, [(plan.row.id, fact) for plan in decided for fact in plan.own])
+        await self._set_alarms(connection, decided, now)
+        return decided, emitted
 
-    def _plan(self, row: _Row, facts: Sequence[Fact], now: datetime) -> _Plan:
+    async def _leave_out_copies(
+        self, connection: database.Connection, plans: dict[int, Plan], facts: dict[int, list[Fact]], now: datetime
+    ) -> None:
+        """Plan again, without them, what would approve near-duplicates of what the tenant has approved before.
+
+        The tenant's lock is held from here to the commit: of two orders with the same picture one sees the other's.
+        """
+        looked_at: set[tuple[int, int]] = set()
+        new: dict[str, dict[uuid.UUID, str]] = {}
+        while asked := [one for one in compared(plans.values()) if one[:2] not in looked_at]:
+            tenants = sorted({plans[id_].row.key[0] for id_, _, _ in asked})
+            await connection.execute(self._queries.lock_tenants, tenants)
+            wanted = [part for id_, _, phash in asked for part in likeness.parts(plans[id_].row.key[0], phash)]
+            known: dict[str, dict[uuid.UUID, str]] = {tenant: dict(new.get(tenant, {})) for tenant in tenants}
+            for row in await connection.fetch(self._queries.near_fingerprints, wanted):
+                known.setdefault(row["tenant"], {})[row["asset_id"]] = row["phash"]
+            for id_, index, phash in asked:
+                plan = plans[id_]
+                looked_at.add((id_, index))
+                mine = asset_of(plan.order, index)
+                others = {asset: other for asset, other in known[plan.row.key[0]].items() if asset != mine}
+                if (of := likeness.nearest(phash, others)) is None:
+                    new.setdefault(plan.row.key[0], {})[mine] = phash
+                    known[plan.row.key[0]][mine] = phash
+                    continue
+                fact = copy_fact(index, of)
+                await self._store(connection, [(id_, fact)])
+                facts[id_].append(replace(fact, at=now))
+                plans[id_] = self._plan(plan.row, facts[id_], now)
+
+    def _plan(self, row: Row, facts: Sequence[Fact], now: datetime) -> Plan:
         order = Order.of(*row.key, facts)
         decision = decide(order, now, self._outlook())
         own = facts_of_decision(order, decision)
         after = Order.of(*row.key, [*facts, *(replace(fact, at=now) for fact in own)]) if own else order
-        return _Plan(row, order, decision, own, after)
+        return Plan(row, order, decision, own, after)
 
     def _outlook(self) -> Outlook:
         return Outlook(self._pace, self.rates.beliefs)
@@ -176,7 +188,7 @@ class Store:
     async def _publish(
         self,
         connection: database.Connection,
-        plans: Sequence[_Plan],
+        plans: Sequence[Plan],
         causes: Mapping[Key, Envelope | None],
         now: datetime,
     ) -> list[Event]:
@@ -196,6 +208,7 @@ class Store:
         await outbox.put_caused(connection, STAGE, caused)
         emitted = [event for event, _ in caused]
         await self._add_assets(connection, [one for one in emitted if isinstance(one, ImageApproved)], now)
+        await self._add_fingerprints(connection, plans)
         ended = [(plan.row.id, plan.decision.ending) for plan in plans if plan.decision.ending]
         if ended:
             status = await connection.execute(self._queries.close_orders, *_columns(ended, 2), now)
@@ -213,7 +226,18 @@ class Store:
             ]
             await connection.execute(self._queries.add_assets, *_columns(rows, 6), now)
 
-    async def _set_alarms(self, connection: database.Connection, plans: Sequence[_Plan], now: datetime) -> None:
+    async def _add_fingerprints(self, connection: database.Connection, plans: Sequence[Plan]) -> None:
+        rows = [
+            (asset_of(plan.order, index), plan.row.key[0], score.phash)
+            for plan in plans
+            for index in plan.decision.approve
+            if (score := plan.order.score_of(index)) is not None and score.phash is not None
+        ]
+        if rows:
+            parts = [part for _, tenant, phash in rows for part in likeness.parts(tenant, phash)]
+            await connection.execute(self._queries.add_fingerprints, *_columns(rows, 3), parts, likeness.PARTS)
+
+    async def _set_alarms(self, connection: database.Connection, plans: Sequence[Plan], now: datetime) -> None:
         alarms = [
             (plan.row.id, at)
             for plan in plans

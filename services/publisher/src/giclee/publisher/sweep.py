@@ -12,8 +12,9 @@ import random
 from giclee.bus import telemetry
 from giclee.bus.errors import Poison, Transient
 from giclee.publisher.facts import unfit_fact
+from giclee.publisher.plan import Key
 from giclee.publisher.seal import Sealer
-from giclee.publisher.store import Key, Lesson, Store
+from giclee.publisher.store import Lesson, Store
 
 TOGETHER_MAX = 100
 """Orders taken at once."""
