@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.chaos.history import (
     CLEARED,
@@ -23,9 +22,6 @@ from tests.chaos.history import (
 
 SOON_S = 2.0
 """Work that arrives this long after a fault's end still measures it; later work would measure its own arrival."""
-
-TOGETHER_S = 0.05
-"""The reader may see an answer this much before its cause, when one poll brings both."""
 
 Task = tuple[float, float]
 """When a record could be read, and when its answer could (inf: never)."""
@@ -67,11 +63,16 @@ class _Line:
         return {
             "intake": {"http": self._accepted()},
             "policy": self._tasks(on(REQUESTED), on(CLEARED, REFUSED), _request),
-            "router": self._tasks(on(CLEARED, WAVES), [*routed, *on(FAILED)], _request),
-            "gpu-worker": self._tasks(routed, on(GENERATED, FAILED), _candidate),
+            "router": self._tasks(self._with_a_route(routed), routed, _wave),
+            "gpu-worker": self._tasks(routed, [*on(GENERATED, FAILED), *map(_asked_before, routed)], _hop),
             "scorer": self._tasks(on(GENERATED), on(SCORED), _candidate),
             "publisher": self._tasks(self._last_of_each(on(SCORED, FAILED, REFUSED)), on(CLOSED), _request),
         }
+
+    def _with_a_route(self, routed: Iterable[Entry]) -> list[Entry]:
+        """Waves that were given to providers; of those refused, the failures do not say which wave they were of."""
+        waves = {_wave(entry) for entry in routed}
+        return [entry for entry in self.history.on(CLEARED, WAVES) if _wave(entry) in waves]
 
     def _accepted(self) -> list[Task]:
         first = self._first(self.history.on(REQUESTED), _request)
@@ -96,15 +97,21 @@ class _Line:
     def _tasks(
         self, inputs: Iterable[Entry], answers: Iterable[Entry], key: Callable[[Entry], object]
     ) -> dict[object, list[Task]]:
+        """The first record of everything that is asked, with its first answer.
+
+        Copies of either are left out: a stage drops them, or makes them again when its offsets go back. An answer
+        that the reader saw before the question was there when it saw that.
+        """
         answered = self._first(answers, key)
         found: dict[object, list[Task]] = defaultdict(list)
-        for entry in inputs:
-            if entry.place in self.dead:
+        seen: set[object] = set()
+        for entry in sorted(inputs, key=self._at):
+            name = key(entry)
+            if entry.place in self.dead or name in seen:
                 continue
-            times, asked_at = answered.get(key(entry), []), self._at(entry)
-            after = bisect.bisect_left(times, asked_at - TOGETHER_S)
-            if after < len(times) or not times:  # else a repetition of what was answered before
-                found[entry.place[:2]].append((asked_at, times[after] if times else math.inf))
+            seen.add(name)
+            asked_at = self._at(entry)
+            found[entry.place[:2]].append((asked_at, max(asked_at, min(answered.get(name, [math.inf])))))
         return found
 
     def _first(self, entries: Iterable[Entry], key: Callable[[Entry], object]) -> dict[object, list[float]]:
@@ -129,6 +136,19 @@ def _request(entry: Entry) -> object:
 
 def _candidate(entry: Entry) -> object:
     return entry.body.get("candidate_id")
+
+
+def _wave(entry: Entry) -> object:
+    return entry.request, entry.body.get("wave", 0)
+
+
+def _hop(entry: Entry) -> object:
+    return _candidate(entry), entry.body.get("hop", 0)
+
+
+def _asked_before(entry: Entry) -> Entry:
+    """A candidate on its next provider is the answer about the one before."""
+    return replace(entry, body={**entry.body, "hop": entry.body.get("hop", 0) - 1})
 
 
 def _pending(tasks: Iterable[Task], ended_at: float) -> list[float]:
