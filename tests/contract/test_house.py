@@ -34,7 +34,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "aiokafka": ("bus/kafka.py", "bus/kafka/*.py", "bus/outbox.py", "bus/placement.py"),
     "aioboto3": ("bus/blobs.py",),
     "botocore": ("bus/blobs.py", "bus/s3.py"),
-    "fastapi": ("*/api.py", "*/problems.py", "replay/doctor_api.py", "replay/held_api.py"),
+    "fastapi": ("*/api.py", "*/problems.py", "replay/doctor_api.py", "replay/gate_api.py", "replay/held_api.py"),
     "asyncpg": (
         "*/store.py",
         "gpu_worker/claims.py",
@@ -56,7 +56,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
 FUNCTION_MAX_LINES = 60
 MODULE_MAX_LINES = 350
 PARAMETERS_MAX = 7
-LONGER_BY_DECISION = {"schemas/events.py": 600}
+LONGER_BY_DECISION = {"schemas/events.py": 700}
 """docs/adr/0003: all events in one file, in pipeline order, is worth more than the limit."""
 WRONG_WORDS = ("manager", "helper", "util", "utils", "common", "base", "misc")
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from giclee.schemas import ids
 from giclee.schemas.envelope import Envelope
+from giclee.schemas.gates import GateRow
 from giclee.schemas.parts import (
     Adjustment,
     AltText,
@@ -354,6 +355,7 @@ class ImageScored(CandidateEvent):
     provider: str = "unknown"
     seconds: float = 0.0
     phash: Annotated[str, Field(pattern=r"^[0-9a-f]{192}$")] | None = None
+    long_side_px: int | None = None
 
     def about(self) -> tuple[object, ...]:
         return (self.tenant, self.candidate_id, self.sha256)
@@ -587,6 +589,25 @@ class SwitchSet(Event):
 
     def key(self) -> str:
         return self.scope
+
+
+class GateSet(Event):
+    """Somebody set a threshold, or took one back (`row` absent). Compacted; the newest per place is the truth.
+
+    In force for images scored from then on (contract rule 21).
+    """
+
+    place: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}/[a-z][a-z0-9-]{0,31}/[a-z0-9]{1,8}$")]
+    row: GateRow | None = None
+    reason: Text
+    actor: str
+    set_at: Instant
+
+    def about(self) -> tuple[object, ...]:
+        return (self.place, self.set_at.isoformat())
+
+    def key(self) -> str:
+        return self.place
 
 
 def _all_events(root: type[Event]) -> dict[str, type[Event]]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from giclee.schemas import config
 from giclee.schemas.parts import Pool, Quality, StrictPart, Usd
-from giclee.schemas.strict import FieldError, InvalidInput, pointer
+from giclee.schemas.strict import FieldError, InvalidInput
 
 
 class Model(StrictPart):
@@ -86,8 +85,8 @@ def builtin(root: Path) -> tuple[Model, ...]:
 def load(path: str | None, builtin: tuple[Model, ...]) -> tuple[dict[str, Model], str]:
     """All models by name (a row of the file replaces a built-in of its name) and the tables' version.
 
-    The version is the first 12 hex digits of the sha256 of the rows. Errors: InvalidInput naming every
-    bad row by JSON pointer; a table other than `models` is refused by name.
+    The version is the first 12 hex digits of the sha256 of the rows. Errors: InvalidInput naming every bad row by
+    JSON pointer.
     """
     rows = {model.name: model for model in builtin}
     for model in _rows_of(Path(path)) if path else ():
@@ -97,25 +96,8 @@ def load(path: str | None, builtin: tuple[Model, ...]) -> tuple[dict[str, Model]
 
 
 def _rows_of(path: Path) -> list[Model]:
-    try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(), parse_float=Decimal)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInput([FieldError("", f"GICLEE_CONFIG={path}: {error}", "invalid_field")]) from error
-    errors = [
-        FieldError(f"/{name}", f"the table {name} cannot be overlaid in this release; only models can", "unknown_field")
-        for name in tables
-        if name != "models"
+    found = config.rows_of(path, "models", Model)
+    return [
+        row.model_copy(update={"location": str(where)}) if (where := path.parent / row.location).is_dir() else row
+        for row in found
     ]
-    rows: list[Model] = []
-    for at, row in enumerate(tables.get("models", [])):
-        try:
-            found = Model.model_validate(row)
-            where = path.parent / found.location
-            rows.append(found.model_copy(update={"location": str(where)}) if where.is_dir() else found)
-        except ValidationError as error:
-            errors += [
-                FieldError(pointer(("models", at, *one["loc"])), one["msg"], "invalid_field") for one in error.errors()
-            ]
-    if errors:
-        raise InvalidInput(errors)
-    return rows

@@ -10,7 +10,7 @@ import uvicorn
 from giclee.bus import blobs, database, kafka, run
 from giclee.bus.settings import load
 from giclee.bus.table import Table
-from giclee.replay import doctor_api, held_api
+from giclee.replay import doctor_api, gate_api, held_api
 from giclee.replay.api import application
 from giclee.replay.ask import Neighbours
 from giclee.replay.checks import Checks
@@ -26,7 +26,7 @@ from giclee.replay.settings import ReplaySettings
 from giclee.replay.store import Store
 from giclee.replay.switches import Switches
 from giclee.schemas import topics
-from giclee.schemas.events import SwitchSet
+from giclee.schemas.events import GateSet, SwitchSet
 
 
 async def main(settings: ReplaySettings) -> None:
@@ -37,6 +37,7 @@ async def main(settings: ReplaySettings) -> None:
         store = Store(pool)
         writer = transport.writer("replay")
         table: Table[SwitchSet] = Table(SwitchSet, transport)
+        gate: Table[GateSet] = Table(GateSet, transport)
         lookup = transport.lookup()
         neighbours = Neighbours(settings.publisher_url, settings.workers())
         preflight = Preflight(lookup, neighbours, pools)
@@ -54,6 +55,7 @@ async def main(settings: ReplaySettings) -> None:
         app = application(Desk(store, ledger, preflight, runs), switches, api_key=settings.api_key.get_secret_value())
         doctor_api.routes(app, reconciler)
         held_api.routes(app, pool)
+        gate_api.routes(app, gate, store, writer.send)
         config = uvicorn.Config(
             app, host=settings.process.bind_host, port=settings.port, log_config=None, lifespan="off", access_log=False
         )
@@ -62,7 +64,15 @@ async def main(settings: ReplaySettings) -> None:
         service = run.Service(
             name="replay",
             settings=settings,
-            background=(index.run, runs.work, switches.release, reconciler.run, table.follow, server._serve),
+            background=(
+                index.run,
+                runs.work,
+                switches.release,
+                reconciler.run,
+                table.follow,
+                gate.follow,
+                server._serve,
+            ),
             checks={"database": store.ping, "index": index.check},
         )
         try:

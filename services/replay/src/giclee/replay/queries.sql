@@ -208,3 +208,7 @@ SELECT $1, $2, $3, $4, dlq_id, details FROM unnest($5::uuid[], $6::jsonb[]) AS o
 SELECT at, actor, action, reason, run_id, dlq_id, details FROM replay.audit
 WHERE ($1::uuid IS NULL AND $2::uuid[] IS NULL) OR dlq_id = $1 OR (run_id = ANY($2) AND ($1 IS NULL OR dlq_id IS NULL))
 ORDER BY id DESC LIMIT $3;
+
+-- name: deeds
+-- What was done by these names, newest first.
+SELECT at, actor, action, reason, details FROM replay.audit WHERE action = ANY ($1::text[]) ORDER BY id DESC LIMIT $2

@@ -126,6 +126,11 @@ class Store:
         with database.translated():
             return list(await self.pool.fetch(QUERIES.audited, dlq_id, operations, limit))
 
+    async def deeds(self, actions: Sequence[str], limit: int) -> list[Row]:
+        """What was done by these names, newest first."""
+        with database.translated():
+            return list(await self.pool.fetch(QUERIES.deeds, list(actions), limit))
+
     # ---- held records ---------------------------------------------------------------------------
 
     async def waiting(self) -> dict[str, int]:

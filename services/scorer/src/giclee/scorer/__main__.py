@@ -7,10 +7,15 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from giclee.bus import blobs, database, run, settings
+from giclee.bus import blobs, database, kafka, run, settings
+from giclee.bus.table import Table
+from giclee.schemas.config import rows_of
+from giclee.schemas.events import GateSet
+from giclee.schemas.gates import GateRow
 from giclee.scorer import dimensions
 from giclee.scorer.decode import decoding
 from giclee.scorer.dimension import NotUsable
+from giclee.scorer.gate import Gates
 from giclee.scorer.handle import Scorer
 from giclee.scorer.lane import Lane
 from giclee.scorer.settings import ScorerSettings
@@ -29,26 +34,31 @@ async def main(chosen: ScorerSettings) -> None:
         for name, build in dimensions.TABLE.items()
     }
     warm = WarmUp(lanes)
+    own = rows_of(chosen.config, "gate", GateRow)
+    transport = kafka.KafkaTransport(chosen.kafka, client_id="giclee-scorer")
+    live: Table[GateSet] = Table(GateSet, transport)
     async with (
         database.connect(chosen.database, SCHEMA) as pool,
         blobs.connect(chosen.blobs) as bucket,
         decoding() as decoder,
     ):
         store = Store(pool)
-        scorer = Scorer(blobs=bucket, decoder=decoder, lanes=lanes, store=store)
+        scorer = Scorer(blobs=bucket, decoder=decoder, lanes=lanes, store=store, gates=Gates(live.rows, own))
         await run.serve(
             run.Service(
                 name="scorer",
                 settings=chosen,
                 stages=(scorer.stage(concurrency=chosen.concurrency),),
-                background=(*(lane.run for lane in lanes.values()), warm.run, store.forget),
+                background=(*(lane.run for lane in lanes.values()), warm.run, store.forget, live.follow),
                 checks={
                     "models": warm.check,
                     "decoder": decoder.check,
                     "database": partial(database.ping, pool),
                     "blobs": bucket.check,
+                    "gate": live.check,
                 },
-            )
+            ),
+            transport,
         )
 
 

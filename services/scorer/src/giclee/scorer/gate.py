@@ -3,36 +3,20 @@
 A value at or over `pass_at` passes, one at or over `doubt_at` is unsure, one below fails. None, NaN,
 infinities, uncertain and missing measurements are unsure. The version is the table's hash and stands on
 every verdict. The first row that fits counts. A dimension without a row is shown and decides nothing.
+The operator's file lies over the table, and what was set since (`GateSet`) over both.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from giclee.schemas.events import GateSet
+from giclee.schemas.gates import GateRow as Row
 from giclee.schemas.parts import Judgement, Score
 from giclee.scorer.dimension import Evaluator, Measured
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """Thresholds of one dimension; `long_side_max_px` and `asset_type` limit where the row counts."""
-
-    dimension: str
-    pass_at: float
-    doubt_at: float
-    asset_type: str | None = None
-    long_side_max_px: int | None = None
-
-    def fits(self, dimension: str, asset_type: str, long_side_px: int) -> bool:
-        return (
-            self.dimension == dimension
-            and self.asset_type in (None, asset_type)
-            and (self.long_side_max_px is None or long_side_px <= self.long_side_max_px)
-        )
-
 
 # fmt: off
 TABLE: tuple[Row, ...] = (
@@ -47,7 +31,7 @@ TABLE: tuple[Row, ...] = (
     Row(dimension="alignment", pass_at=0.7, doubt_at=0.5),
     # 1 - the weighted score of the worst exposed class. On pictures of at most 128 px the detector sees bodies
     # in circles (README, "measured"), up to 0.70: there it may only raise a doubt, and only above 0.75.
-    Row(dimension="safety", pass_at=0.25, doubt_at=-math.inf, long_side_max_px=128),
+    Row(dimension="safety", pass_at=0.25, doubt_at=None, long_side_max_px=128),
     Row(dimension="safety", pass_at=0.75, doubt_at=0.5),
 )
 # fmt: on
@@ -55,7 +39,21 @@ TABLE: tuple[Row, ...] = (
 
 def version_of(table: tuple[Row, ...]) -> str:
     """The hash that verdicts carry."""
-    return hashlib.sha256(repr(table).encode()).hexdigest()[:12]
+    text = "\n".join(repr((row.place(), row.pass_at, row.doubt_at)) for row in table)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def overlaid(*layers: Iterable[Row]) -> tuple[Row, ...]:
+    """The rows of all layers, the last layer first: of rows about the same place the last one counts, and a row of
+    one asset type or size stands before those of all."""
+    rows: dict[str, Row] = {}
+    for layer in layers:
+        rows |= {row.place(): row for row in layer}
+    return tuple(sorted(rows.values(), key=_narrowest_first))
+
+
+def _narrowest_first(row: Row) -> tuple[object, ...]:
+    return row.dimension, row.asset_type is None, row.asset_type or "", row.long_side_max_px or math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ class Gate:
         row = next((one for one in self.table if one.fits(name, asset_type, long_side_px)), None)
         who = by or Evaluator("none", "0")
         value = found.value if found is not None and _finite(found) else None
-        threshold = row.pass_at if row is not None and math.isfinite(row.pass_at) else None
+        threshold = row.pass_at if row is not None else None
         return Score(
             value=value,
             threshold=threshold,
@@ -115,7 +113,7 @@ def _judged(row: Row | None, found: Measured | None) -> Judgement:
         return "unsure"
     if found.value >= row.pass_at:
         return "pass"
-    return "unsure" if found.value >= row.doubt_at else "fail"
+    return "unsure" if row.doubt_at is None or found.value >= row.doubt_at else "fail"
 
 
 def overall(scores: Mapping[str, Score], required: frozenset[str]) -> Judgement:
@@ -124,3 +122,22 @@ def overall(scores: Mapping[str, Score], required: frozenset[str]) -> Judgement:
         return "fail"
     complete = bool(scores) and required <= scores.keys()
     return "pass" if complete and all(score.passes() for score in scores.values()) else "unsure"
+
+
+class Gates:
+    """The gate in force: built in, the operator's file, and what was set while this process runs.
+
+    `live` is the table of `gate.set.v1`, which somebody else follows.
+    """
+
+    def __init__(self, live: Mapping[str, GateSet], own: Iterable[Row] = ()) -> None:
+        self._live, self._own = live, tuple(own)
+        self._known: tuple[tuple[GateSet, ...], Gate] | None = None
+
+    def now(self) -> Gate:
+        """For the next image."""
+        told = tuple(self._live.values())
+        if self._known is None or self._known[0] != told:
+            rows = [event.row for event in told if event.row is not None]
+            self._known = told, Gate(overlaid(TABLE, self._own, rows))
+        return self._known[1]

@@ -12,10 +12,9 @@ from giclee.bus.blobs import Blobs
 from giclee.bus.stage import Stage
 from giclee.schemas.events import Event, GenerationFailed, ImageGenerated, ImageScored
 from giclee.schemas.parts import Reason, Score
-from giclee.scorer import gate as gates
 from giclee.scorer.decode import BODY_MAX_BYTES, Decoder, Refused
 from giclee.scorer.dimension import Measured, Picture
-from giclee.scorer.gate import Gate
+from giclee.scorer.gate import Gate, Gates, overall
 from giclee.scorer.lane import Lane
 from giclee.scorer.phash import fingerprint
 from giclee.scorer.store import Verdicts
@@ -33,7 +32,7 @@ class Scorer:
     decoder: Decoder
     lanes: Mapping[str, Lane]
     store: Verdicts
-    gate: Gate = field(default_factory=Gate)
+    gates: Gates = field(default_factory=lambda: Gates({}))
 
     def stage(self, *, concurrency: int = 16, deadline_s: float = 120.0) -> Stage:
         """The stage `scorer`."""
@@ -54,8 +53,9 @@ class Scorer:
         if known is not None:
             return [known]
         began = time.perf_counter()
-        scores, print_ = await self._scores(event)
-        verdict = gates.overall(scores, self.gate.required())
+        gate = self.gates.now()
+        scores, picture, print_ = await self._scores(event, gate)
+        verdict = overall(scores, gate.required())
         scored = ImageScored(
             **event.echo(),
             candidate_id=event.candidate_id,
@@ -64,29 +64,31 @@ class Scorer:
             sha256=event.image.sha256,
             scores=scores,
             verdict=verdict,
-            gate_version=self.gate.version,
+            gate_version=gate.version,
             asset_type=event.asset_type,
             provider=event.provider,
             seconds=round(time.perf_counter() - began, 4),
             phash=print_,
+            long_side_px=picture.long_side_px if picture is not None else None,
         )
         _count(scored)
         return [await self.store.keep(scored)]
 
-    async def _scores(self, event: ImageGenerated) -> tuple[dict[str, Score], str | None]:
-        """The scores, and the fingerprint where there are pixels."""
+    async def _scores(self, event: ImageGenerated, gate: Gate) -> tuple[dict[str, Score], Picture | None, str | None]:
+        """The scores, and the picture with its fingerprint where there are pixels."""
         image = event.image
         if image.size_bytes > BODY_MAX_BYTES:
-            return self._judged(event, _refused(Refused(f"{image.size_bytes} bytes; at most {BODY_MAX_BYTES}"))), None
+            too_large = Refused(f"{image.size_bytes} bytes; at most {BODY_MAX_BYTES}")
+            return self._judged(gate, event, _refused(too_large)), None, None
         found = await self.decoder.decode(await self.blobs.get(image))
         if isinstance(found, Refused):
-            return self._judged(event, _refused(found)), None
+            return self._judged(gate, event, _refused(found)), None, None
         claims = (image.content_type, image.width, image.height)
         picture = Picture(
             pixels=found.pixels, prompt=event.prompt, asset_type=event.asset_type, format=found.format, claims=claims
         )
         measured, print_ = await asyncio.gather(self._measured(picture), asyncio.to_thread(fingerprint, picture.pixels))
-        return self._judged(event, measured, picture.long_side_px), print_
+        return self._judged(gate, event, measured, picture.long_side_px), picture, print_
 
     async def _measured(self, picture: Picture) -> dict[str, Measured | None]:
         """What every dimension says, all at once; one that raises did not measure, and the others still count."""
@@ -94,10 +96,10 @@ class Scorer:
         return {name: _safe(name, answer) for name, answer in zip(self.lanes, answers, strict=True)}
 
     def _judged(
-        self, event: ImageGenerated, measured: Mapping[str, Measured | None], long_side_px: int = 0
+        self, gate: Gate, event: ImageGenerated, measured: Mapping[str, Measured | None], long_side_px: int = 0
     ) -> dict[str, Score]:
         evaluators = {name: lane.evaluator for name, lane in self.lanes.items()}
-        return self.gate.scores(measured, evaluators, asset_type=event.asset_type, long_side_px=long_side_px)
+        return gate.scores(measured, evaluators, asset_type=event.asset_type, long_side_px=long_side_px)
 
 
 def given_up(event: ImageGenerated) -> GenerationFailed:

@@ -19,3 +19,8 @@ RETURNING candidate_id, sha256
 DELETE FROM scorer.verdicts WHERE (candidate_id, sha256) IN (
     SELECT candidate_id, sha256 FROM scorer.verdicts
     WHERE scored_at < clock_timestamp() - make_interval(days => $1) LIMIT 1000)
+
+-- name: verdicts_since
+-- What was measured in the last hours, the newest first.
+SELECT scored FROM scorer.verdicts
+WHERE scored_at > clock_timestamp() - make_interval(secs => $1 * 3600) ORDER BY scored_at DESC LIMIT $2

@@ -12,6 +12,7 @@ class ScorerSettings(Settings):
     database: DatabaseSettings
     blobs: BlobSettings
     process: ProcessSettings
+    config: str | None = setting(env="GICLEE_CONFIG")
     models_dir: str = setting(env="GICLEE_MODELS_DIR")
     clip_dir: str | None = setting(None, says="Folder of the open_clip model; else shapes-clip of the models folder.")
     threads: int = setting(1, ge=1, le=256, says="Threads that each dimension's model computes with.")

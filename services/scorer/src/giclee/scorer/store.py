@@ -79,6 +79,12 @@ class Store:
             first |= {key: scored for key, scored in zip(others, found, strict=True) if scored is not None}
         return [first[scored.candidate_id, scored.sha256] for scored in verdicts]
 
+    async def since(self, hours: float, limit: int) -> list[ImageScored]:
+        """Verdicts of the last hours, the newest first."""
+        with database.translated():
+            rows = await self._pool.fetch(queries.verdicts_since, hours, limit)
+        return [ImageScored.model_validate(row["scored"]) for row in rows]
+
     async def forget(self) -> None:
         """Delete what is too old, until cancelled."""
         while True:
