@@ -294,7 +294,7 @@ async def test_of_near_duplicates_in_an_order_the_best_counts(publisher: Desk) -
     """The other is refused by name, and another image is asked for in its place."""
     asked = request(wanted=2)
     await publisher.tell(asked.cleared(), asked.generated(0), asked.scored(0, 0.7, phash=looks(1)))
-    await publisher.tell(asked.generated(1), asked.scored(1, 0.9, phash=looks(1, flips=10)))
+    await publisher.tell(asked.generated(1), asked.scored(1, 0.9, phash=looks(1, flips=6)))
     assert await publisher.waves(asked) == [(1, 2, 1)]
     await publisher.tell(asked.generated(2), asked.scored(2, 0.8, phash=looks(1, flips=60)))
     closed = await publisher.closing(asked)

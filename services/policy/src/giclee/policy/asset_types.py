@@ -44,8 +44,9 @@ class AssetType:
 
 # fmt: off
 TABLE: dict[str, AssetType] = {
-    # anything: only what every request is bound by
-    "generic": AssetType(wanted_max=100, candidates_max=400, ratio_min=0.25, ratio_max=4.0, side_max_px=4096),
+    # anything: only what every request is bound by; the same icon may be asked for twice
+    "generic": AssetType(wanted_max=100, candidates_max=400, copies="order", ratio_min=0.25, ratio_max=4.0,
+                         side_max_px=4096),
     # catalogues crop to a square or nearly so
     "product-tile": AssetType(wanted_max=50, candidates_max=200, ratio_min=0.75, ratio_max=4 / 3, side_max_px=2048),
     # a scene is judged by eye: two to choose from

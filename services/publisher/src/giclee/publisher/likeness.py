@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
-NEAR_BITS = 10
-PARTS = 12
+NEAR_BITS = 6
+PARTS = 8
 """More than NEAR_BITS, so that near-duplicates share a part."""
 
 

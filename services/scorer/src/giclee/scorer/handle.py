@@ -12,11 +12,11 @@ from giclee.bus.blobs import Blobs
 from giclee.bus.stage import Stage
 from giclee.schemas.events import Event, GenerationFailed, ImageGenerated, ImageScored
 from giclee.schemas.parts import Reason, Score
+from giclee.scorer import phash
 from giclee.scorer.decode import BODY_MAX_BYTES, Decoder, Refused
 from giclee.scorer.dimension import Measured, Picture
 from giclee.scorer.gate import Gate, Gates, overall
 from giclee.scorer.lane import Lane
-from giclee.scorer.phash import fingerprint
 from giclee.scorer.store import Verdicts
 
 STAGE = "scorer"
@@ -87,7 +87,9 @@ class Scorer:
         picture = Picture(
             pixels=found.pixels, prompt=event.prompt, asset_type=event.asset_type, format=found.format, claims=claims
         )
-        measured, print_ = await asyncio.gather(self._measured(picture), asyncio.to_thread(fingerprint, picture.pixels))
+        measured, print_ = await asyncio.gather(
+            self._measured(picture), asyncio.to_thread(phash.fingerprint, picture.pixels)
+        )
         return self._judged(gate, event, measured, picture.long_side_px), picture, print_
 
     async def _measured(self, picture: Picture) -> dict[str, Measured | None]:
