@@ -56,11 +56,14 @@ def _narrowest_first(row: Row) -> tuple[object, ...]:
     return row.dimension, row.asset_type is None, row.asset_type or "", row.long_side_max_px or math.inf
 
 
+BUILT_IN = overlaid(TABLE)
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """A table with its version."""
 
-    table: tuple[Row, ...] = TABLE
+    table: tuple[Row, ...] = BUILT_IN
 
     @property
     def version(self) -> str:
