@@ -34,6 +34,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "aiokafka": ("bus/kafka.py", "bus/kafka/*.py", "bus/outbox.py", "bus/placement.py"),
     "aioboto3": ("bus/blobs.py",),
     "botocore": ("bus/blobs.py", "bus/s3.py"),
+    "matplotlib": ("scorer/report.py",),
     "fastapi": ("*/api.py", "*/problems.py", "replay/doctor_api.py", "replay/gate_api.py", "replay/held_api.py"),
     "asyncpg": (
         "*/store.py",

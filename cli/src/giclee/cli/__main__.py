@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from giclee.cli import assets, db, demo, dev, dlq, doctor, environment, gate, lag, requests, switch, topics
+from giclee.cli import assets, db, demo, dev, dlq, doctor, environment, gate, lag, requests, scorer, switch, topics
 from giclee.cli.output import BAD
 from giclee.infra.trouble import Trouble
 
@@ -21,6 +21,7 @@ GROUPS: dict[str, typer.Typer] = {
     "dead": dlq.app,
     "switch": switch.app,
     "gate": gate.app,
+    "scorer": scorer.app,
     "dev": dev.app,
     "topics": topics.app,
     "db": db.app,

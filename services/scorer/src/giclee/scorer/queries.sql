@@ -24,3 +24,8 @@ DELETE FROM scorer.verdicts WHERE (candidate_id, sha256) IN (
 -- What was measured in the last hours, the newest first.
 SELECT scored FROM scorer.verdicts
 WHERE scored_at > clock_timestamp() - make_interval(secs => $1 * 3600) ORDER BY scored_at DESC LIMIT $2
+
+-- name: measured
+-- What was measured of these candidates; of several files of one the newest.
+SELECT DISTINCT ON (candidate_id) candidate_id, scored FROM scorer.verdicts
+WHERE candidate_id = ANY ($1::uuid[]) ORDER BY candidate_id, scored_at DESC

@@ -13,6 +13,7 @@ from giclee.bus.database import Pool
 from giclee.bus.errors import Transient
 from giclee.bus.gather import Gathered
 from giclee.schemas.events import ImageScored
+from giclee.schemas.parts import is_uuid
 
 SCHEMA = "scorer"
 FORGET_DAYS = 45
@@ -84,6 +85,18 @@ class Store:
         with database.translated():
             rows = await self._pool.fetch(queries.verdicts_since, hours, limit)
         return [ImageScored.model_validate(row["scored"]) for row in rows]
+
+    async def measured(self, ids: Sequence[str]) -> dict[str, tuple[dict[str, float], str, str]]:
+        """Values by dimension, asset type and provider of these candidates; ids that are none are left out."""
+        asked = [UUID(one) for one in ids if is_uuid(one)]
+        with database.translated():
+            rows = await self._pool.fetch(queries.measured, asked)
+        found = {}
+        for row in rows:
+            scored = ImageScored.model_validate(row["scored"])
+            values = {name: score.value for name, score in scored.scores.items() if score.value is not None}
+            found[str(row["candidate_id"])] = (values, scored.asset_type, scored.provider)
+        return found
 
     async def forget(self) -> None:
         """Delete what is too old, until cancelled."""
