@@ -80,6 +80,9 @@ MODELS = tuple(
     for name, quality, price in (("painter", "final", "0.0004"), ("sketcher", "draft", "0.0001"))
 )
 
+COUNTED = Pace(surplus_share=0.0)
+"""Waves of exactly what is missing, so that tests can say how many candidates there are."""
+
 
 class Gate:
     """A transport with rules: `topic` -> hold, twice or drop for what is written; `group:topic` -> hold for what
@@ -311,7 +314,7 @@ async def running(
         deriver = await opened.enter_async_context(deriving())
         gate = Gate(transport or MemoryTransport())
         gate.rules |= rules or {}
-        line = Line(gate, pool, blobs or MemoryBlobs(), stub or Stub(), judged, pace or Pace())
+        line = Line(gate, pool, blobs or MemoryBlobs(), stub or Stub(), judged, pace or COUNTED)
         batcher = Batcher({"stub": line.stub}, wait_ms=1.0)
         writer = gate.writer("line")
         await writer.start()
