@@ -12,6 +12,7 @@ from pathlib import Path
 from giclee.infra.local.folder import checkout
 from tests.chaos.campaign import Wish, run
 from tests.chaos.faults import TABLE
+from tests.chaos.plan import GAP_S
 from tests.chaos.stack import FULL, SMALL
 
 RATE_PER_S = 1.5
@@ -31,6 +32,9 @@ def main() -> int:
     )
     parser.add_argument("--folder", type=Path, help="where the run is kept; absent, .giclee/chaos/<seed>")
     parser.add_argument("--lasts", type=float, metavar="SECONDS", help="of every fault, instead of its row's")
+    parser.add_argument(
+        "--gap", type=float, nargs=2, default=GAP_S, metavar=("LEAST", "MOST"), help="seconds between two faults"
+    )
     given = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job has it ignored
         signal.signal(number, signal.default_int_handler)
@@ -44,6 +48,7 @@ def main() -> int:
         scale=scale,
         kinds=given.only,
         lasts_s=given.lasts,
+        gap_s=tuple(given.gap),
         faults_min=given.faults_min,
         requests_min=given.requests_min,
     )

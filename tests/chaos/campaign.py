@@ -24,7 +24,7 @@ from tests.chaos.fault import until
 from tests.chaos.faults import Row
 from tests.chaos.load import MARKS
 from tests.chaos.nemesis import Nemesis
-from tests.chaos.plan import draw
+from tests.chaos.plan import GAP_S, draw
 from tests.chaos.quiet import Closings
 from tests.chaos.stack import Stack
 
@@ -48,6 +48,8 @@ class Wish:
     """Faults by name; None draws from the whole table, an empty one injects none."""
     lasts_s: float | None = None
     """How long every fault lasts, instead of what its row says."""
+    gap_s: tuple[float, float] = GAP_S
+    """Shortest and longest time between two faults; long ones let the line recover from each alone."""
     faults_min: int = 0
     requests_min: int = 1
     """Fewer faults that happened, or fewer accepted requests, and the run is no proof."""
@@ -93,7 +95,7 @@ async def _campaign(wish: Wish, parts: Stack, folder: Path) -> int:
 
 async def _under_load(wish: Wish, parts: Stack, folder: Path) -> Nemesis:
     """Load and faults, side by side, to the end of both."""
-    plan = draw(wish.seed, wish.seconds, wish.rows(), wish.scale) if wish.rows() else []
+    plan = draw(wish.seed, wish.seconds, wish.rows(), wish.scale, wish.gap_s) if wish.rows() else []
     arguments = (folder, wish.seed, wish.rate_per_s, wish.seconds)
     load = _child(parts, "load", ("tests.chaos.load", *map(str, arguments)))
     with (folder / "faults.jsonl").open("w") as log:

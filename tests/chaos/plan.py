@@ -15,7 +15,9 @@ GAP_S = (4.0, 14.0)
 TRIES = 30
 
 
-def draw(seed: int, seconds: float, rows: Sequence[Row], scale: Mapping[str, int]) -> list[Draw]:
+def draw(
+    seed: int, seconds: float, rows: Sequence[Row], scale: Mapping[str, int], gap_s: tuple[float, float] = GAP_S
+) -> list[Draw]:
     """Every fault of the table once, in an order of the seed's, then by weight, as long as there is time."""
     chance = random.Random(seed)
     fresh = chance.sample(rows, len(rows))
@@ -39,7 +41,7 @@ def draw(seed: int, seconds: float, rows: Sequence[Row], scale: Mapping[str, int
                          seed=chance.getrandbits(32))
                 )  # fmt: skip
                 break
-        at_s += chance.uniform(*GAP_S)
+        at_s += chance.uniform(*gap_s)
     return plan
 
 
