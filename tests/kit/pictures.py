@@ -99,7 +99,7 @@ def odd_but_good() -> dict[str, bytes]:
         "png": file_of(rendered(), "PNG"),
         "jpeg": file_of(rendered(), "JPEG", quality=95),
         "webp": file_of(rendered()),
-        "png with trailing bytes": file_of(rendered(), "PNG") + b"PK\x03\x04" + bytes(500),
+        "png with padding": file_of(rendered(), "PNG") + bytes(500),
         "palette": file_of(rendered().quantize(32), "PNG"),
         "opaque alpha": file_of(opaque, "PNG"),
         "cmyk jpeg": file_of(rendered().convert("CMYK"), "JPEG", quality=95),
@@ -108,3 +108,80 @@ def odd_but_good() -> dict[str, bytes]:
         "with a profile": file_of(rendered(), "PNG", icc_profile=srgb),
         "progressive jpeg": file_of(rendered(), "JPEG", progressive=True),
     }
+
+
+TAILS = {
+    "zip": b"PK\x03\x04" + bytes(26) + b"x" * 40,
+    "html": b"<html><script>alert(1)</script></html>",
+    "php": b"<?php system($_GET['c']); ?>",
+    "pdf": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj\n%%EOF",
+    "javascript": b"/*\xff\xd9*/=1;alert(1)//",
+}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "png": ("PNG", {}), "jpeg": ("JPEG", {}), "progressive jpeg": ("JPEG", {"progressive": True}),
+    "webp": ("WEBP", {}), "lossy webp": ("WEBP", {"lossless": False}),
+}  # fmt: skip
+
+
+NOT_TAKEN = (
+    "TGA", "PCX", "PPM", "SGI", "PDF", "EPS", "ICNS", "DDS", "JPEG2000", "AVIF", "MSP", "XBM", "QOI",
+)  # fmt: skip
+
+
+def hostile() -> dict[str, bytes]:
+    """Over 150 files that must be refused: those above, every file cut at every tenth, with something behind its end,
+    of a format that is not taken, too large in one direction, or with metadata that explodes."""
+    files = {name: file_of(rendered(), kind, **said) for name, (kind, said) in KINDS.items()}
+    found = undecodable()
+    for name, body in files.items():
+        found |= {f"{name} cut at {tenth}0 %": body[: len(body) * tenth // 10] for tenth in range(1, 10)}
+        found |= {f"{name} and {tail}": body + text for tail, text in TAILS.items()}
+        found[f"{name} without its last byte"] = body[:-1]
+    for kind in NOT_TAKEN:
+        try:
+            image = rendered(128).convert("1" if kind in ("MSP", "XBM") else "RGB")
+            found[f"a {kind.lower()}"] = file_of(image, kind)
+        except (OSError, KeyError):  # a Pillow that cannot write it
+            continue
+    sides = [(4097, 1), (1, 4097), (4096, 4097), (65_535, 65_535), (100_000, 1), (1, 2**31 - 1), (0, 64), (64, 0)]
+    found |= {f"png of {w} x {h}": png(w, h, b"\x00" * 100) for w, h in sides}
+    found |= {
+        f"jpeg of {w} x {h}": _resized(files["jpeg"], w, h)
+        for w, h in [(65_535, 65_535), (5000, 64), (64, 5000), (0, 64), (4097, 4097)]
+    }
+    found |= {f"png of {depth} bits in colour {colour}": png(64, 64, b"\x00" * 193 * 64, bits=depth, colour=colour)
+              for depth, colour in [(0, 2), (3, 0), (32, 2), (255, 2), (8, 1), (8, 5), (8, 7), (16, 3)]}  # fmt: skip
+    bomb = zlib.compress(bytes(80_000_000))
+    for name, chunk in {
+        "iTXt": b"a\x00\x01\x00\x00\x00" + bomb,
+        "iCCP": b"a\x00\x00" + bomb,
+        "zTXt": b"b\x00\x00" + bomb,
+    }.items():
+        found[f"png with an {name} bomb"] = png(64, 64, b"\x00" * 193 * 64, _chunk(name.encode(), chunk))
+    found["png whose pixels are a bomb"] = png(64, 64, bytes(50_000_000))[:200]
+    found["jpeg of 65,535 restarts"] = files["jpeg"][:-2] + b"\xff\xd0" * 65_535
+    found["jpeg without its end"] = files["jpeg"][:-2]
+    found["png without its end"] = files["png"][:-12]
+    found["png in a png"] = files["png"][:-12] + files["png"]
+    found["webp in a riff of audio"] = files["webp"].replace(b"WEBP", b"WAVE", 1)
+    found["png called a jpeg inside"] = b"\xff\xd8\xff\xe0" + files["png"]
+    return found
+
+
+def _resized(jpeg: bytes, width: int, height: int) -> bytes:
+    """The file with another size in its frame header."""
+    at = jpeg.index(b"\xff\xc0")
+    return jpeg[: at + 5] + struct.pack(">HH", height, width) + jpeg[at + 9 :]
+
+
+def mutated(count: int) -> dict[str, bytes]:
+    """Good files with a few bytes changed: most are broken, some are merely other pictures."""
+    dice = random.Random(7)
+    files = [file_of(rendered(), kind, **said) for kind, said in KINDS.values()]
+    found = {}
+    for number in range(count):
+        body = bytearray(files[number % len(files)])
+        for _ in range(dice.choice([1, 2, 8])):
+            body[dice.randrange(len(body))] = dice.randrange(256)
+        found[f"mutation {number}"] = bytes(body)
+    return found

@@ -1,7 +1,8 @@
 """The child that decodes: reads files from stdin, writes pixels to stdout, under limits it sets for itself.
 
 Header first: nothing is decoded before format, size and frames are known to be allowed. Started only by
-decode.py; it opens no file, no socket, and its address space is bounded. Needs Pillow, nothing else.
+decode.py; it opens no file, no socket, and its address space is bounded. Needs Pillow, nothing else. What follows
+the end of a picture is refused: published bytes are those that were judged, and must be nothing else as well.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import warnings
 from typing import BinaryIO
 
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from giclee.scorer.file_end import end_of
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SIDE_MAX_PX = 4096
@@ -78,6 +81,8 @@ def canonical(body: bytes) -> tuple[Image.Image, str]:
             raise Refusal(f"{width}x{height} pixels; at most {SIDE_MAX_PX} a side are decoded")
         if getattr(opened, "n_frames", 1) != 1 or getattr(opened, "is_animated", False):
             raise Refusal("more than one frame")
+        if extra := body[end_of(body, kind) :].strip(b"\x00"):
+            raise Refusal(f"{len(extra)} bytes follow the picture")
         opened.load()
         image = ImageOps.exif_transpose(opened) or opened
         return _srgb(_opaque(image), opened.info.get("icc_profile")), kind
