@@ -7,6 +7,7 @@ of providers or dimensions. Claims, leases, batches, the bucket, stored verdicts
 from __future__ import annotations
 
 import runpy
+import secrets
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -46,8 +47,11 @@ def worker() -> None:
 
 
 def scorer() -> None:
-    """Let every dimension of the scorer answer 1 at once, and the decoder know the picture already."""
-    from giclee.scorer import decode, dimensions
+    """Let every dimension of the scorer answer 1 at once, and the decoder know the picture already.
+
+    Every picture is given a fingerprint of its own: they are all the same one, and orders want several.
+    """
+    from giclee.scorer import decode, dimensions, phash
     from giclee.scorer.decode import Decoded
     from giclee.scorer.dimension import Evaluator, Measured, Picture
 
@@ -76,6 +80,7 @@ def scorer() -> None:
         yield Known()
 
     decode.decoding = decoding  # type: ignore[assignment]
+    phash.fingerprint = lambda pixels: secrets.token_hex(96)
     dimensions.TABLE |= {name: lambda kit: Content() for name in dimensions.TABLE}
 
 
