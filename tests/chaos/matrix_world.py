@@ -72,6 +72,8 @@ class Process:
     port: int
     api_port: int
     log: Path
+    module: Sequence[str]
+    """What `python -m` is given."""
     child: Child | None = None
     wanted: bool = True
     deaths: list[int] = field(default_factory=list)
@@ -127,10 +129,13 @@ class World:
 
     # ---- processes ------------------------------------------------------------------------------
 
-    def launch(self, service: str, failpoint: str | None = None, *, replica: int = 1) -> Process:
+    def launch(
+        self, service: str, failpoint: str | None = None, *, replica: int = 1, module: Sequence[str] = ()
+    ) -> Process:
         """Start a process of a service, on ports of its own; what it says is in `log`."""
-        port, api_port = self._ports_of(service, replica)
-        process = Process(service, replica, port, api_port, self.folder / f"{service}.{replica}.log")
+        port, api_port = self.ports_of(service, replica)
+        log = self.folder / f"{service}.{replica}.log"
+        process = Process(service, replica, port, api_port, log, module or (MODULES[service],))
         process.log.write_text("")  # what an earlier one said is no proof of this one
         self._start(process, failpoint)
         return process
@@ -139,7 +144,8 @@ class World:
         """Start the other replica of a service."""
         return self.launch(process.service, replica=3 - process.replica)
 
-    def _ports_of(self, service: str, replica: int) -> tuple[int, int]:
+    def ports_of(self, service: str, replica: int) -> tuple[int, int]:
+        """For health and for its API; the same as long as the world lasts."""
         if (service, replica) not in self._taken:
             self._taken[service, replica] = next(self._ports), next(self._ports)
         return self._taken[service, replica]
@@ -152,7 +158,7 @@ class World:
         }
         if process.service in ("intake", "publisher", "replay"):
             own[f"GICLEE_{process.service.upper()}_PORT"] = str(process.api_port)
-        argv = (sys.executable, "-m", MODULES[process.service])
+        argv = (sys.executable, "-m", *process.module)
         process.child = Child(Launch(argv=argv, log=process.log, env={**self.env, **own}, cwd=Path.cwd()))
 
     async def tend(self) -> None:
@@ -177,12 +183,12 @@ class World:
                 await until(lambda: child.exit_code() is not None, STOP_MAX_S)
             child.kill()
 
-    async def renew(self, service: str, failpoint: str | None) -> Process:
+    async def renew(self, service: str, failpoint: str | None, *, module: Sequence[str] = ()) -> Process:
         """The service's process ends and another one begins; not waited for."""
         known = self.processes.get(service)
         if known is not None:
             await self.stop(known)
-        process = self.launch(service, failpoint)
+        process = self.launch(service, failpoint, module=module)
         self.processes[service] = process
         return process
 
