@@ -14,6 +14,7 @@ from giclee.cli import environment
 from giclee.cli.http import OPERATIONS, actor, call
 from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
 from giclee.cli.selecting import span_of
+from giclee.schemas.gates import place_of
 
 app = typer.Typer(no_args_is_help=True, help="The gate: which measured values pass.")
 
@@ -66,8 +67,7 @@ def clear(
     json_: AsJson = False,
 ) -> None:
     """Take a threshold back; the operator's file or the built-in table counts again."""
-    place = f"{asset_type or 'any'}/{dimension}/{long_side_max or 'any'}"
-    body = {"place": place, "reason": reason, "actor": actor()}
+    body = {"place": place_of(dimension, asset_type, long_side_max), "reason": reason, "actor": actor()}
     show([call(OPERATIONS, "PUT", "/v1/gate", json=body)], as_json=json_)
 
 

@@ -1,4 +1,4 @@
-"""`giclee scorer`: thresholds from labels, and stored verdicts under two gates; the scorer's own code does the work."""
+"""`giclee scorer`: thresholds from labels; the scorer's own code does the work."""
 
 from __future__ import annotations
 

@@ -40,4 +40,9 @@ class GateRow(StrictPart):
 
     def place(self) -> str:
         """What the row is about; of two rows about the same the later one counts."""
-        return f"{self.asset_type or 'any'}/{self.dimension}/{self.long_side_max_px or 'any'}"
+        return place_of(self.dimension, self.asset_type, self.long_side_max_px)
+
+
+def place_of(dimension: str, asset_type: str | None, long_side_max_px: int | None) -> str:
+    """The name of what a row is about."""
+    return f"{asset_type or 'any'}/{dimension}/{long_side_max_px or 'any'}"

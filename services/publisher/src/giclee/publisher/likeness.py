@@ -14,19 +14,14 @@ NEAR_BITS = 6
 PARTS = 8
 """More than NEAR_BITS, so that near-duplicates share a part."""
 
-
-def distance(one: str, other: str) -> int:
-    """Bits in which two fingerprints differ; of different lengths, they are nothing alike."""
-    return (int(one, 16) ^ int(other, 16)).bit_count() if len(one) == len(other) else 4 * max(len(one), len(other))
-
-
-def is_near(one: str, other: str) -> bool:
-    return distance(one, other) <= NEAR_BITS
+_Print = tuple[int, int]
+"""Hex digits of a fingerprint, and its bits."""
 
 
 def nearest(mine: str, others: Mapping[uuid.UUID, str]) -> uuid.UUID | None:
     """Which of these assets is nearly the same; None when none is."""
-    return next((asset for asset, other in sorted(others.items()) if is_near(mine, other)), None)
+    print_ = _read(mine)
+    return next((asset for asset, other in sorted(others.items()) if _is_near(print_, _read(other))), None)
 
 
 def parts(tenant: str, phash: str) -> list[int]:
@@ -45,14 +40,24 @@ def _name(text: str) -> int:
 
 def copies(ranked: Iterable[int], prints: Mapping[int, str | None]) -> frozenset[int]:
     """Those that are nearly the same as one before them; what has no fingerprint is like nothing."""
-    kept: list[str] = []
+    kept: list[_Print] = []
     found = set()
     for index in ranked:
-        mine = prints.get(index)
-        if mine is None:
+        text = prints.get(index)
+        if text is None:
             continue
-        if any(is_near(mine, other) for other in kept):
+        mine = _read(text)
+        if any(_is_near(mine, other) for other in kept):
             found.add(index)
         else:
             kept.append(mine)
     return frozenset(found)
+
+
+def _read(phash: str) -> _Print:
+    return len(phash), int(phash, 16)
+
+
+def _is_near(one: _Print, other: _Print) -> bool:
+    """Within NEAR_BITS; fingerprints of different lengths are nothing alike."""
+    return one[0] == other[0] and (one[1] ^ other[1]).bit_count() <= NEAR_BITS

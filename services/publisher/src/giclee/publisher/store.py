@@ -7,6 +7,7 @@ database's. SQL is in queries.sql.
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -153,21 +154,19 @@ class Store:
         The tenant's lock is held from here to the commit: of two orders with the same picture one sees the other's.
         """
         looked_at: set[tuple[int, int]] = set()
-        new: dict[str, dict[uuid.UUID, str]] = {}
+        known: defaultdict[str, dict[uuid.UUID, str]] = defaultdict(dict)
         while asked := [one for one in compared(plans.values()) if one[:2] not in looked_at]:
             tenants = sorted({plans[id_].row.key[0] for id_, _, _ in asked})
             await connection.execute(self._queries.lock_tenants, tenants)
             wanted = [part for id_, _, phash in asked for part in likeness.parts(plans[id_].row.key[0], phash)]
-            known: dict[str, dict[uuid.UUID, str]] = {tenant: dict(new.get(tenant, {})) for tenant in tenants}
             for row in await connection.fetch(self._queries.near_fingerprints, wanted):
-                known.setdefault(row["tenant"], {})[row["asset_id"]] = row["phash"]
+                known[row["tenant"]][row["asset_id"]] = row["phash"]
             for id_, index, phash in asked:
                 plan = plans[id_]
                 looked_at.add((id_, index))
                 mine = asset_of(plan.order, index)
                 others = {asset: other for asset, other in known[plan.row.key[0]].items() if asset != mine}
                 if (of := likeness.nearest(phash, others)) is None:
-                    new.setdefault(plan.row.key[0], {})[mine] = phash
                     known[plan.row.key[0]][mine] = phash
                     continue
                 fact = copy_fact(index, of)

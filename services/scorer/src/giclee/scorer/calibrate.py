@@ -48,7 +48,7 @@ def passing(labels: Sequence[Label], gate: Gate, dimension: str) -> tuple[list[L
 
 
 def _passes(label: Label, gate: Gate, name: str) -> bool:
-    row = next((one for one in gate.table if one.fits(name, label.asset_type, 0)), None)
+    row = gate.row(name, label.asset_type, 0)
     return name not in label.scores or row is None or label.scores[name] >= row.pass_at
 
 

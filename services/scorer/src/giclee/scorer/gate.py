@@ -73,6 +73,10 @@ class Gate:
         """Dimensions that decide."""
         return frozenset(row.dimension for row in self.table)
 
+    def row(self, dimension: str, asset_type: str, long_side_px: int) -> Row | None:
+        """The first row that fits."""
+        return next((one for one in self.table if one.fits(dimension, asset_type, long_side_px)), None)
+
     def scores(
         self,
         measured: Mapping[str, Measured | None],
@@ -92,7 +96,7 @@ class Gate:
     def _score(
         self, name: str, found: Measured | None, by: Evaluator | None, asset_type: str, long_side_px: int
     ) -> Score:
-        row = next((one for one in self.table if one.fits(name, asset_type, long_side_px)), None)
+        row = self.row(name, asset_type, long_side_px)
         who = by or Evaluator("none", "0")
         value = found.value if found is not None and _finite(found) else None
         threshold = row.pass_at if row is not None else None

@@ -1,4 +1,4 @@
-"""TABLE: the dimensions by name. A row imports its library when it is built.
+"""TABLE: the dimensions by name. A row with a model imports its library when it is built.
 
 To add one: a file here and a row below; its scores appear in ImageScored at once and decide nothing until
 gate.py has a threshold for it.
@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from giclee.scorer.dimension import Dimension
+from giclee.scorer.dimensions.compression import Compression
+from giclee.scorer.dimensions.content import Content
+from giclee.scorer.dimensions.exposure import Exposure
+from giclee.scorer.dimensions.format import Format
+from giclee.scorer.dimensions.sharpness import Sharpness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,36 +26,6 @@ class Kit:
     threads: int = 1
     stock: tuple[str, ...] = ()
     """Fingerprints of frames that providers send instead of a picture."""
-
-
-def _format(kit: Kit) -> Dimension:
-    from giclee.scorer.dimensions.format import Format  # noqa: PLC0415 - as its neighbours
-
-    return Format()
-
-
-def _content(kit: Kit) -> Dimension:
-    from giclee.scorer.dimensions.content import Content  # noqa: PLC0415 - as its neighbours
-
-    return Content(kit.stock)
-
-
-def _sharpness(kit: Kit) -> Dimension:
-    from giclee.scorer.dimensions.sharpness import Sharpness  # noqa: PLC0415 - as its neighbours
-
-    return Sharpness()
-
-
-def _exposure(kit: Kit) -> Dimension:
-    from giclee.scorer.dimensions.exposure import Exposure  # noqa: PLC0415 - as its neighbours
-
-    return Exposure()
-
-
-def _compression(kit: Kit) -> Dimension:
-    from giclee.scorer.dimensions.compression import Compression  # noqa: PLC0415 - as its neighbours
-
-    return Compression()
 
 
 def _alignment(kit: Kit) -> Dimension:
@@ -67,11 +42,11 @@ def _safety(kit: Kit) -> Dimension:
 
 
 TABLE: dict[str, Callable[[Kit], Dimension]] = {
-    "format": _format,
-    "content": _content,
-    "sharpness": _sharpness,
-    "exposure": _exposure,
-    "compression": _compression,
+    "format": lambda kit: Format(),
+    "content": lambda kit: Content(kit.stock),
+    "sharpness": lambda kit: Sharpness(),
+    "exposure": lambda kit: Exposure(),
+    "compression": lambda kit: Compression(),
     "alignment": _alignment,
     "safety": _safety,
 }
