@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import lru_cache
 
 from giclee.bus.transport import Record
 from giclee.schemas import envelope as wire
@@ -142,7 +143,7 @@ def about(request_id: str | None, headers: Iterable[tuple[str, bytes]]) -> list[
     """`headers` with the request's id as their subject: a request without an id of its own keeps the one it had."""
     if not request_id:
         return list(headers)
-    return [*(pair for pair in headers if pair[0] != "ce_subject"), ("ce_subject", request_id.encode())]
+    return [*[pair for pair in headers if pair[0] != "ce_subject"], ("ce_subject", request_id.encode())]
 
 
 def replay_of(letter: Record, *, run_id: str) -> Record:
@@ -164,6 +165,7 @@ def replay_of(letter: Record, *, run_id: str) -> Record:
     return Record(topic=topic, key=letter.key, value=letter.value, headers=tuple(kept))
 
 
+@lru_cache(1024)  # asked of some twenty names a letter, the same of every letter
 def _is_stripped(name: str) -> bool:
     return name.startswith(_STRIPPED_PREFIXES) or name in _STRIPPED
 

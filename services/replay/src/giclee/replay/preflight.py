@@ -124,14 +124,15 @@ class Preflight:
         return looks
 
     async def _ask(self, looks: Sequence[Look]) -> None:
-        keys = {_order_key(one.row) for one in looks if _wants_order(one.row)}
-        orders = await self._neighbours.orders([key for key in keys if key is not None])
-        blobs = await self._neighbours.blobs(list({key for one in looks if (key := _blob_key(one)) is not None}))
+        keys = [_order_key(one.row) if _wants_order(one.row) else None for one in looks]
+        orders = await self._neighbours.orders(list({key for key in keys if key is not None}))
+        images = [_blob_key(one) for one in looks]
+        blobs = await self._neighbours.blobs(list({key for key in images if key is not None}))
         claims = await self._claims(looks)
-        for one in looks:
-            _by_order(one, orders.get(_order_key(one.row) or ("", "")))
+        for one, key, image in zip(looks, keys, images, strict=True):
+            _by_order(one, orders.get(key or ("", "")))
             _by_claim(one, claims.get(one.row["dlq_id"]))
-            _by_blob(one, blobs)
+            _by_blob(one, blobs.get(image or ""))
 
     async def _claims(self, looks: Sequence[Look]) -> dict[uuid.UUID, Mapping[str, Any]]:
         by_pool: dict[str, dict[tuple[str, int], uuid.UUID]] = {}
@@ -183,7 +184,7 @@ def _by_order(one: Look, order: Mapping[str, Any] | None) -> None:
     if order is None:
         return
     one.order = order["outcome"] or order["state"]
-    if order["state"] == "closed" and _wants_order(one.row):
+    if order["state"] == "closed":
         one.refuse(f"its request has ended: {order['outcome']}")
 
 
@@ -213,8 +214,7 @@ def _blob_key(one: Look) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def _by_blob(one: Look, blobs: Mapping[str, bool]) -> None:
-    there = blobs.get(_blob_key(one) or "")
+def _by_blob(one: Look, there: bool | None) -> None:
     if there is not None:
         one.blob = "there" if there else "gone"
     if there is False:
