@@ -56,7 +56,9 @@ def interval(right: int, judged: int) -> tuple[float, float]:
 
 def bodies(asked: argparse.Namespace) -> list[dict[str, Any]]:
     """One request per seed, or one request for many pictures."""
-    more = {"quality": asked.quality, "batch_id": f"quality-{uuid.uuid4().hex[:8]}"}
+    more = {
+        "quality": asked.quality, "asset_type": asked.asset_type, "batch_id": f"quality-{uuid.uuid4().hex[:8]}"
+    }  # fmt: skip
     if asked.max_candidates:
         more["max_candidates"] = asked.max_candidates
     if asked.wanted > 1:
@@ -165,6 +167,7 @@ async def measure(asked: argparse.Namespace) -> dict[str, Any]:
     return {
         **_outcome(closings, approved, right),
         "quality": asked.quality,
+        "asset_type": asked.asset_type,
         "seeds": f"{asked.seed} to {asked.seed + (1 if asked.wanted > 1 else asked.count) - 1}",
         "seconds": round(seconds, 1),
         "images_per_s": round((len(written_s) - 1) / (written_s[-1] - written_s[0]), 2) if len(written_s) > 1 else None,
@@ -195,6 +198,7 @@ def _asked(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=200, help="requests of one picture each")
     parser.add_argument("--wanted", type=int, default=1, help="over 1: one request for so many pictures")
     parser.add_argument("--quality", choices=("final", "draft"), default="final")
+    parser.add_argument("--asset-type", default="generic", help="one of the stack's own: `fixed` of fixed.toml, say")
     parser.add_argument("--seed", type=int, default=SEED_FIRST, help=f"the first seed, {SEED_FIRST} or above")
     parser.add_argument("--max-candidates", type=int, help="per request; else the line's own cap")
     parser.add_argument("--within-s", type=float, default=1800, help="how long the closings may take")

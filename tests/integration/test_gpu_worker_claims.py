@@ -51,8 +51,8 @@ async def pool(database: str) -> AsyncIterator[databases.Pool]:
 class Process:
     """One worker process on the shared database: its own claims, batcher, sweeper and bucket client."""
 
-    def __init__(self, pool: databases.Pool, blobs: MemoryBlobs, stub: Stub) -> None:
-        self.claims, self.stub, self.blobs = Claims(pool, "local"), stub, blobs
+    def __init__(self, pool: databases.Pool, blobs: MemoryBlobs, stub: Stub, place: str | None) -> None:
+        self.claims, self.stub, self.blobs = Claims(pool, "local", place=place), stub, blobs
         self.batcher = Batcher({"stub": stub}, wait_ms=0)
         rows = {row.name: row for row in (FINAL, DRAFT)}
         self.worker = Worker(claims=self.claims, shelf=Shelf(rows), batcher=self.batcher, blobs=blobs)
@@ -91,8 +91,8 @@ async def processes(pool: databases.Pool) -> AsyncIterator[Any]:
     made: list[Process] = []
     blobs = MemoryBlobs()
 
-    def start(**stub: Any) -> Process:
-        made.append(Process(pool, blobs, Stub(**stub)))
+    def start(*, place: str | None = None, **stub: Any) -> Process:
+        made.append(Process(pool, blobs, Stub(**stub), place))
         return made[-1]
 
     yield start
@@ -174,6 +174,26 @@ async def test_a_vanished_owner_is_taken_over_under_a_higher_fence_and_its_price
     assert made.image.key.endswith("-0-2")
     row = await row_of(pool, event)
     assert (row["fence"], row["acknowledged"], row["owner"]) == (2, True, two.claims.owner)
+
+
+async def test_who_starts_in_a_vanished_owners_place_need_not_wait_for_its_leases(
+    processes: Any, pool: databases.Pool
+) -> None:
+    """A port of a host has one owner at a time; another port, a longer one too, and no port are somebody else."""
+    dead, others = processes(place="8081"), [processes(place="8082"), processes(place="808"), processes()]
+    alive = processes(place="80811")
+    await dead.claims.open(lost := routed())
+    await alive.claims.open(kept := routed(offset=1))
+    for other in others:
+        await other.sweeper.once()
+        assert not other.sent
+    heir = processes(place="8081")
+    await heir.sweeper.once()
+    (made,) = heir.told(ImageGenerated)
+    assert made.candidate_id == lost.candidate_id
+    row = await row_of(pool, lost)
+    assert (row["fence"], row["owner"]) == (2, heir.claims.owner)
+    assert (await row_of(pool, kept))["owner"] == alive.claims.owner
 
 
 async def test_two_sweepers_take_a_claim_over_once(processes: Any, pool: databases.Pool) -> None:

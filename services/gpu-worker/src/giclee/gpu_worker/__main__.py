@@ -37,7 +37,9 @@ async def main(chosen: GpuWorkerSettings) -> None:
     await first.load()
     transport = kafka.KafkaTransport(chosen.kafka, client_id=f"giclee-gpu-worker-{chosen.pool}")
     async with database.connect(chosen.database, SCHEMA) as pool, blobs.connect(chosen.blobs) as store:
-        claims, batcher = Claims(pool, chosen.pool), Batcher(made, wait_ms=chosen.batch_wait_ms)
+        port = chosen.process.health_port  # bound before anything is claimed, and let go of last
+        claims = Claims(pool, chosen.pool, place=str(port) if port else None)
+        batcher = Batcher(made, wait_ms=chosen.batch_wait_ms)
         worker = Worker(claims=claims, shelf=Shelf(rows), batcher=batcher, blobs=store)
         stage = worker.stage(concurrency=chosen.concurrency, deadline_s=chosen.deadline_s)
 

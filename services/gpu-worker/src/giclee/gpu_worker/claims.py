@@ -43,11 +43,16 @@ queries = database.Queries(Path(__file__).with_name("queries.sql"))
 
 
 class Claims:
-    """The claims of one worker process of one pool. Errors of every method: Transient, Poison."""
+    """The claims of one worker process of one pool. Errors of every method: Transient, Poison.
 
-    def __init__(self, pool: Pool, worker_pool: str, *, lease_s: float = LEASE_S) -> None:
+    `place` is what only one process at a time can hold, a port of this host: who holds it now knows that whoever
+    claimed from there before has ended, and takes over without waiting for leases.
+    """
+
+    def __init__(self, pool: Pool, worker_pool: str, *, lease_s: float = LEASE_S, place: str | None = None) -> None:
         self.pool_name, self.lease_s = worker_pool, lease_s
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._here = f"{socket.gethostname()}:{place}:" if place else ""
+        self.owner = f"{self._here or socket.gethostname() + ':'}{os.getpid()}:{uuid4().hex[:8]}"
         self.in_hand: dict[Key, Claim] = {}
         self._pool = pool
         self._opening: dict[Key, asyncio.Event] = {}
@@ -241,7 +246,8 @@ class Claims:
         """Claims whose owner vanished, ours from now on; their records are to be handled again."""
         with database.translated():
             await failpoints.reach("before-takeover-commit")
-            rows = await self._pool.fetch(queries.take_over, self.pool_name, limit, self.owner, self.lease_s)
+            mine = (self.owner, self.lease_s, self._here)
+            rows = await self._pool.fetch(queries.take_over, self.pool_name, limit, *mine)
             await failpoints.reach("after-takeover-commit")
         found = [row_of(one) for one in rows]
         for row in found:

@@ -103,11 +103,13 @@ WHERE c.candidate_id = $1 AND c.hop = $2 AND c.state = 'live' AND c.owner = ''
 RETURNING c.*
 
 -- name: take_over
--- Claims of this pool whose owner vanished (database time), each under a higher fence.
+-- Claims of this pool whose owner vanished, each under a higher fence: its lease is over (database time), or this
+-- process has its place ($5).
 -- What the earlier fence may have paid counts as spent. Claims of ended requests are left to end_expired.
 WITH lost AS (
     SELECT candidate_id, hop FROM gpu_worker.claims c
-    WHERE pool = $1 AND NOT acknowledged AND state = 'live' AND lease_until < clock_timestamp()
+    WHERE pool = $1 AND NOT acknowledged AND state = 'live'
+        AND (lease_until < clock_timestamp() OR ($5 <> '' AND starts_with(owner, $5) AND owner <> $3))
         AND NOT EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = c.tenant AND e.request_id = c.request_id)
     ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
 )
