@@ -13,6 +13,7 @@ from pathlib import Path
 from giclee.bus import failpoints, settings, telemetry
 from giclee.bus.setting_names import SHARED
 from giclee.policy import asset_types, rules, templates
+from giclee.publisher import review
 from giclee.schemas import reasons, topics
 
 ROOT = Path(__file__).parent
@@ -119,7 +120,7 @@ def policy_page() -> str:
     """Every rule, asset type and template."""
     rule_rows = [(f"`{row.name}`", row.version, row.message) for row in rules.TABLE]
     type_rows = [
-        (f"`{name}`", row.wanted_max, row.candidates_max, row.first_wave or "as wanted", row.limit_usd)
+        (f"`{name}`", row.wanted_max, row.candidates_max, row.first_wave or "as wanted", row.limit_usd, _reviewed(row))
         for name, row in asset_types.TABLE.items()
     ]
     template_rows = [
@@ -131,7 +132,14 @@ def policy_page() -> str:
         + table(("rule", "version", "what the caller is told"), rule_rows)
         + "\n## Asset types\n\n"
         + table(
-            ("name", "wanted at most", "candidates at most", "first wave", "limit for one candidate, US dollars"),
+            (
+                "name",
+                "wanted at most",
+                "candidates at most",
+                "first wave",
+                "limit for one candidate, US dollars",
+                "people look at",
+            ),
             type_rows,
         )
         + "\n## Templates\n\n"
@@ -139,10 +147,20 @@ def policy_page() -> str:
     )
 
 
+def _reviewed(row: asset_types.AssetType) -> str:
+    terms = row.review
+    drawn = f"{terms.share:.0%} of what passes, {'before' if terms.share_blocks else 'after'} approval"
+    return ", ".join([f"`{terms.rule}`", *([drawn] if terms.share else [])])
+
+
 def reasons_page() -> str:
-    """Every code of a reason or problem."""
-    return f"# Reasons\n\n{NOTE}" + table(
-        ("code", "what it means"), [(f"`{code}`", text) for code, text in reasons.TABLE.items()]
+    """Every code of a reason or problem, and what reviewers say."""
+    said = [(f"`{code}`", row.says, f"`{row.revokes_as}`") for code, row in review.REASON_CODES.items()]
+    return (
+        f"# Reasons\n\n{NOTE}"
+        + table(("code", "what it means"), [(f"`{code}`", text) for code, text in reasons.TABLE.items()])
+        + "\n## What reviewers say\n\nThe `reason_codes` of a verdict; a random sample that fails revokes its asset.\n\n"
+        + table(("code", "what it means", "a failed sample is revoked for"), said)
     )
 
 

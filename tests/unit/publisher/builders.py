@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from giclee.publisher import funnel
-from giclee.publisher.facts import Fact, facts_of
+from giclee.publisher.facts import Fact, facts_of, review_fact
 from giclee.publisher.funnel import Decision
 from giclee.publisher.order import Order
 from giclee.publisher.standing import Outlook
@@ -27,6 +27,7 @@ from giclee.schemas.events import (
     ImageGenerated,
     ImageRefused,
     ImageRequested,
+    ImageReviewed,
     ImageScored,
     ImageStalled,
 )
@@ -161,6 +162,22 @@ class Request:
             phash=phash,
         )
 
+    def doubted(self, index: int, value: float = 0.6, *, hop: int = 0) -> ImageScored:
+        """The gate could not tell; every picture looks different."""
+        score = Score(value=value, threshold=0.7, verdict="unsure", evaluator="clip", evaluator_version="1")
+        sha = self.image(index, hop).sha256
+        return ImageScored(
+            **self._candidate(index, hop), sha256=sha, scores={"alignment": score}, verdict="unsure",
+            gate_version="g1", phash=sha * 3,
+        )  # fmt: skip
+
+    def reviewed(self, index: int, *, passes: bool, reviewer: str = "mira", sha: str | None = None) -> ImageReviewed:
+        return ImageReviewed(
+            **self._candidate(index, 0), sha256=sha or self.image(index).sha256, verdict="pass" if passes else "fail",
+            reviewer=reviewer, reason_codes=("on-brief",) if passes else ("hands",), note="looked twice", seconds=4.5,
+            reviewed_at=START,
+        )  # fmt: skip
+
     def stalled(
         self,
         index: int | None = None,
@@ -205,6 +222,7 @@ class Book:
         self.approved: list[int] = []
         self.waves: list[tuple[int, int, int]] = []
         self.repeated: list[int] = []
+        self.put_to_people: list[tuple[int, str]] = []
         for event in events:
             self.tell(event)
 
@@ -220,6 +238,11 @@ class Book:
         """Store what events teach, without deciding."""
         for event in events:
             self.store(*facts_of(event))
+        return self
+
+    def look(self, index: int, *, passes: bool, sha: str | None = None) -> Book:
+        """A person's verdict takes effect, without deciding."""
+        self.store(review_fact(self.request.reviewed(index, passes=passes, sha=sha)))
         return self
 
     def later(self, seconds: float) -> Book:
@@ -243,6 +266,7 @@ class Book:
         self.store(*funnel.facts_of_decision(order, decision))
         self.approved += decision.approve
         self.repeated += decision.repeat
+        self.put_to_people += [(index, kind) for index, _, kind in funnel.reviews_of(order, decision)]
         if decision.ask:
             self.waves.append((decision.ask.number, decision.ask.first, decision.ask.count))
         if decision.ending:

@@ -62,6 +62,12 @@ METRICS: dict[str, Metric] = {
     # publisher
     "giclee_requests_closed_total": Metric("counter", ("outcome",), "Requests that ended, by outcome."),
     "giclee_assets_approved_total": Metric("counter", ("provider",), "Images approved, by who made them."),
+    "giclee_assets_revoked_total": Metric("counter", ("reason",), "Approvals taken back, by the reason code."),
+    "giclee_reviews_requested_total": Metric("counter", ("why",), "Images put to people, by the first reason's code."),
+    "giclee_reviews_pending": Metric("gauge", ("kind",), "Images that wait for a person."),
+    "giclee_reviews_oldest_seconds": Metric("gauge", ("kind",), "For how long the oldest of them has waited."),
+    "giclee_reviews_total": Metric("counter", ("kind", "verdict"), "Verdicts of people that took effect."),
+    "giclee_review_seconds": Metric("seconds", ("kind",), "How long a person looked at an image, as they say."),
     "giclee_candidates_requested_total": Metric("counter", (), "Candidates the publisher asked for or again."),
 }
 # fmt: on

@@ -47,6 +47,7 @@ from giclee.schemas.parts import (
     Privacy,
     Quality,
     Reason,
+    ReviewTerms,
     Score,
     Selection,
     Sha256,
@@ -205,7 +206,8 @@ class Cleared(Part):
     """A request as policy cleared it: the assembled prompt and every setting that later stages need.
 
     `escalation_limit_usd`: what a candidate may cost when too few drafts would pass and the publisher goes on with
-    the final quality; absent where it may not. `copies`: what a picture may not resemble.
+    the final quality; absent where it may not. `copies`: what a picture may not resemble. `review`: what people
+    look at.
     """
 
     prompt: Text
@@ -228,6 +230,7 @@ class Cleared(Part):
     limit_usd: Usd
     escalation_limit_usd: Usd | None = None
     copies: Copies = "order"
+    review: ReviewTerms = ReviewTerms()
     policy_version: str
     accepted_at: Instant
     closes_by: Instant
@@ -388,7 +391,7 @@ class CandidatesRequested(WaveEvent):
 
 
 class ReviewRequested(CandidateEvent):
-    """A person should look at an image that the gate doubts."""
+    """A person should look at an image; the code of the first reason says why."""
 
     sha256: Sha256
     image: BlobRef

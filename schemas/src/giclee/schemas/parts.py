@@ -141,6 +141,7 @@ Quality = Literal["draft", "final"]
 Priority = Literal["interactive", "standard", "bulk"]
 Privacy = Literal["public", "confidential"]
 Copies = Literal["allow", "order", "tenant"]
+ReviewRule = Literal["doubts", "all", "never"]
 
 _Outcome = Literal["approved", "partial", "refused", "failed", "cancelled", "expired", "other"]
 Outcome = Annotated[_Outcome, _or_other(_Outcome)]
@@ -289,6 +290,19 @@ class AssetName(Part):
     asset_id: Id
     version: int
     format: str | None = None
+
+
+class ReviewTerms(Part):
+    """What people look at of a request's images.
+
+    `rule`: the gate's `doubts`, where the order would otherwise end short; `all` that may be approved; `never`.
+    `share` of what the gate passes is drawn at random and looked at after its approval, before it where
+    `share_blocks`.
+    """
+
+    rule: ReviewRule = "doubts"
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    share_blocks: bool = False
 
 
 class Approval(Part):

@@ -67,7 +67,7 @@ TABLE: tuple[Topic, ...] = (
     Topic(name="image.candidates-requested.v1", events=("CandidatesRequested",), key="request_id",
           written_by=("publisher",), readers=("router",)),
     Topic(name="image.review-requested.v1", events=("ReviewRequested",), key="request_id",
-          written_by=("publisher",), readers=()),
+          written_by=("publisher",), readers=(STATUS,)),
     Topic(name="image.reviewed.v1", events=("ImageReviewed",), key="request_id",
           written_by=("publisher",), readers=(STATUS,)),
     Topic(name="image.approved.v1", events=("ImageApproved", "ImageRevoked"), key="asset_id", public="out",

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from giclee.schemas.parts import Copies, Size
+from giclee.schemas.parts import Copies, ReviewTerms, Size
+
+DOUBTS_AND_ONE_IN_FIFTY = ReviewTerms(share=0.02)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +19,8 @@ class AssetType:
 
     `first_wave`: candidates made at once even if fewer are wanted (0: as many as wanted), `first_wave_draft` those of
     a draft. `escalates`: a draft of which too few would pass goes on as final. `copies`: what a picture may not nearly
-    be the same as: others of its `order`, earlier assets of its `tenant` as well, or `allow`. `limit_usd`: the
+    be the same as: others of its `order`, earlier assets of its `tenant` as well, or `allow`. `review`: what people
+    look at, by default doubts that an order needs and one in fifty of what passed. `limit_usd`: the
     most one candidate may cost over its whole chain; roughly twice the price of one image of the built-in
     models, so that a take-over, which counts the lost attempt as paid, still fits. `ratio_min`, `ratio_max`:
     width divided by height. `side_max_px`: the longer side.
@@ -29,6 +32,7 @@ class AssetType:
     first_wave_draft: int = 0
     escalates: bool = True
     copies: Copies = "tenant"
+    review: ReviewTerms = DOUBTS_AND_ONE_IN_FIFTY
     limit_usd: Decimal = Decimal("0.001")
     ratio_min: float
     ratio_max: float

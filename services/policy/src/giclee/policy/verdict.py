@@ -17,7 +17,7 @@ from giclee.policy.rules import Subject
 from giclee.policy.wave import wave_zero
 from giclee.schemas.events import CancelRequested, Cleared, ImageCleared, ImageRefused, ImageRequested
 from giclee.schemas.models import Model
-from giclee.schemas.parts import Copies, Part, Reason, Text, Usd, derived_id
+from giclee.schemas.parts import Copies, Part, Reason, ReviewTerms, Text, Usd, derived_id
 from giclee.schemas.strict import pointer
 
 STAGE = "policy"
@@ -51,6 +51,7 @@ class Ruling(Part):
     limit_usd: Usd | None = None
     escalation_limit_usd: Usd | None = None
     copies: Copies = "order"
+    review: ReviewTerms = ReviewTerms()
 
     @property
     def cleared(self) -> bool:
@@ -170,6 +171,7 @@ class Judge:
             escalation_limit_usd=wave.escalation_usd,
             # whoever names a seed wants that picture, also when it was made before
             copies="order" if request.seed is not None and row.copies == "tenant" else row.copies,
+            review=row.review,
         )
 
 
@@ -212,6 +214,7 @@ def _clearance(request: ImageRequested, ruling: Ruling, times: Times) -> ImageCl
         limit_usd=ruling.limit_usd,
         escalation_limit_usd=ruling.escalation_limit_usd,
         copies=ruling.copies,
+        review=ruling.review,
         policy_version=ruling.policy_version,
         accepted_at=times.accepted_at,
         closes_by=times.closes_by,

@@ -6,12 +6,12 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from giclee.publisher.facts import Fact, SealedImage
-from giclee.publisher.funnel import Decision, applicable_cancel
+from giclee.publisher.funnel import Decision, applicable_cancel, reviews_of
 from giclee.publisher.order import Order
 from giclee.publisher.standing import cost_of, usable
 from giclee.schemas import reasons
@@ -24,8 +24,10 @@ from giclee.schemas.events import (
     ImageCleared,
     ImageGenerated,
     ImageRefused,
+    ImageReviewed,
     ImageScored,
     RequestClosed,
+    ReviewRequested,
 )
 from giclee.schemas.parts import USD_PLACES, Adjustment, Approval, AssetName, Links, Reason, asset_id
 
@@ -34,6 +36,7 @@ FIRST_VERSION = 1
 """The version of an approval: the first public fact about an asset (rule 17)."""
 
 COPY = "near_duplicate"
+PEOPLE = "review_failed"
 ESCALATED = "too few of the asked quality would have passed"
 
 REASONS_MAX = 50
@@ -51,13 +54,14 @@ class Evidence:
     failed: dict[tuple[int, int], GenerationFailed] = field(default_factory=dict)
     scored: dict[tuple[int, str], ImageScored] = field(default_factory=dict)
     sealed: dict[int, SealedImage] = field(default_factory=dict)
+    looked: dict[tuple[int, str], ImageReviewed] = field(default_factory=dict)
 
     @classmethod
     def of(cls, facts: Iterable[Fact]) -> Evidence:
         """Read what was stored, oldest first. Facts without evidence are passed over."""
         found: dict[str, Any] = {}
         cancels: list[CancelRequested] = []
-        by_key: dict[str, Any] = {"made": {}, "failed": {}, "scored": {}, "sealed": {}}
+        by_key: dict[str, Any] = {"made": {}, "failed": {}, "scored": {}, "sealed": {}, "looked": {}}
         for fact in facts:
             text, says = fact.evidence, fact.says
             if text is None:
@@ -76,6 +80,8 @@ class Evidence:
                 by_key["scored"][says["index"], says["sha256"]] = ImageScored.model_validate_json(text)
             elif fact.kind == "seal":
                 by_key["sealed"][int(fact.name)] = SealedImage.model_validate_json(text)
+            elif fact.kind == "review":
+                by_key["looked"][says["index"], says["sha256"]] = ImageReviewed.model_validate_json(text)
         return cls(cancels=tuple(cancels), **found, **by_key)
 
     def echo(self) -> dict[str, Any]:
@@ -85,11 +91,45 @@ class Evidence:
         return source.echo()
 
 
-def events_of(order: Order, decision: Decision, evidence: Evidence, now: datetime, public_url: str) -> list[Event]:
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What publications promise: where links lead, and by when a person should have looked, in seconds."""
+
+    public_url: str
+    review_due_s: float
+
+
+def events_of(order: Order, decision: Decision, evidence: Evidence, now: datetime, terms: Terms) -> list[Event]:
     """Everything a decision emits, approvals before the closing."""
-    approvals = [approval_of(order, index, evidence, now, public_url) for index in decision.approve]
+    approvals = [approval_of(order, index, evidence, now, terms.public_url) for index in decision.approve]
     closing = [closing_of(order, decision, evidence, now)] if decision.ending else []
-    return [*waves_of(order, decision, evidence), *approvals, *closing]
+    asked = review_requests(order, decision, evidence, now + timedelta(seconds=terms.review_due_s))
+    return [*waves_of(order, decision, evidence), *asked, *approvals, *closing]
+
+
+def review_requests(order: Order, decision: Decision, evidence: Evidence, due_at: datetime) -> list[ReviewRequested]:
+    """What people are asked to look at, and why; before the order's closing time, save for samples."""
+    closes_by = order.verdict.closes_by if order.verdict is not None else None
+    found = []
+    for index, sha256, kind in reviews_of(order, decision):
+        outcome, score = order.outcomes[index], order.score_of(index)
+        reasons_why = [_reason(f"review_{kind}", reasons.TABLE[f"review_{kind}"])]
+        if score is not None and not score.passes:
+            code = "dimension_unsure" if score.doubt else "dimension_failed"
+            reasons_why += [_reason(code, reasons.TABLE[code], dimension=dimension) for dimension in score.failed]
+        found.append(
+            ReviewRequested(
+                **evidence.echo(),
+                candidate_id=outcome.candidate_id,
+                index=index,
+                hop=outcome.hop,
+                sha256=sha256,
+                image=evidence.sealed[index].image if kind == "sample" else outcome.image,
+                reasons=tuple(reasons_why),
+                due_at=due_at if kind == "sample" or closes_by is None else min(due_at, closes_by),
+            )
+        )
+    return found
 
 
 def waves_of(order: Order, decision: Decision, evidence: Evidence) -> list[Event]:
@@ -150,12 +190,23 @@ def approval_of(order: Order, index: int, evidence: Evidence, now: datetime, pub
         adjustments=made.adjustments if quality == asked.quality else (*made.adjustments, escalated),
         cost_usd=order.spent.get(index, Decimal(0)),
         approval=Approval(
-            by="gate", policy_version=asked.policy_version, gate_version=scored.gate_version, approved_at=now
+            **_approver(order, index, evidence.looked.get((index, made.image.sha256))),
+            policy_version=asked.policy_version,
+            gate_version=scored.gate_version,
+            approved_at=now,
         ),
         reproducibility=made.reproducibility,
         asset_type=asked.asset_type,
         links=Links(self=where, download=f"{where}/download"),
     )
+
+
+def _approver(order: Order, index: int, looked: ImageReviewed | None) -> dict[str, Any]:
+    """Who let the image through: the gate, or the person whose verdict it was."""
+    if looked is None:
+        return {"by": "gate", "sampled": order.is_drawn(index)}
+    said = {"reviewer": looked.reviewer, "reason_codes": looked.reason_codes, "note": looked.note}
+    return {"by": "reviewer", "sampled": order.is_drawn(index), **said}
 
 
 def closing_of(order: Order, decision: Decision, evidence: Evidence, now: datetime) -> RequestClosed:
@@ -210,11 +261,13 @@ def _asked_of(evidence: Evidence, now: datetime) -> dict[str, Any]:
 def _rejected(order: Order) -> dict[str, int]:
     """How many images each dimension kept from being approved."""
     counted: Counter[str] = Counter()
-    for index in order.outcomes:
-        score = order.score_of(index)
-        if score is not None and not score.passes:
+    for index in order.outcomes.keys() - order.approved:
+        score, looked = order.score_of(index), order.looked_at(index)
+        if looked is not None and not looked.passes:
+            counted[PEOPLE] += 1
+        elif looked is None and score is not None and not score.passes:
             counted.update(score.failed)
-    if copies := order.seals.keys() - set(usable(order)):
+    if copies := order.sealed() - set(usable(order)):
         counted[COPY] = len(copies)
     return dict(sorted(counted.items()))
 
@@ -232,9 +285,11 @@ def _reasons(order: Order, decision: Decision, evidence: Evidence) -> tuple[Reas
     failures = {index for index, outcome in order.outcomes.items() if outcome.image is None}
     if lost := order.discarded - order.seals.keys() - failures:
         found.append(_reason("discarded", "an operator discarded these candidates", count=len(lost)))
+    if waiting := [i for i, kind in order.asked.items() if kind != "sample" and order.looked_at(i) is None]:
+        found.append(_reason("review_withdrawn", reasons.TABLE["review_withdrawn"], count=len(waiting)))
     for dimension, count in _rejected(order).items():
-        if dimension == COPY:
-            found.append(_reason(COPY, reasons.TABLE[COPY], count=count))
+        if dimension in (COPY, PEOPLE):
+            found.append(_reason(dimension, reasons.TABLE[dimension], count=count))
             continue
         message = f"{count} of the images did not pass {dimension}"
         found.append(_reason("dimension_failed", message, dimension=dimension, count=count))

@@ -13,6 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from giclee.publisher.review import Kind
 from giclee.schemas.events import (
     CancelRequested,
     Event,
@@ -20,6 +21,7 @@ from giclee.schemas.events import (
     ImageCleared,
     ImageGenerated,
     ImageRefused,
+    ImageReviewed,
     ImageScored,
     ImageStalled,
 )
@@ -85,6 +87,7 @@ def _from_cleared(event: ImageCleared) -> list[Fact]:
         "quality": asked.quality,
         "priority": asked.priority,
         "copies": asked.copies,
+        "review": asked.review.model_dump(mode="json"),
         **({"escalation_usd": usd_text(asked.escalation_limit_usd)} if asked.escalation_limit_usd is not None else {}),
     }
     return [Fact(kind="verdict", name="", says=says, evidence=event.model_dump_json())]
@@ -143,9 +146,16 @@ def _from_scored(event: ImageScored) -> list[Fact]:
         "measure": measure(event.scores),
         "failed": failed or ([] if passes else ["gate"]),
         **({"phash": event.phash} if event.phash else {}),
+        **({"doubt": True} if _is_doubt(event) else {}),
     }
     name = f"{event.index}/{event.sha256}"
     return [Fact(kind="score", name=name, says=says, evidence=event.model_dump_json())]
+
+
+def _is_doubt(event: ImageScored) -> bool:
+    """Whether a person may decide: no dimension failed, and there are pixels to look at."""
+    words = {score.verdict for score in event.scores.values()}
+    return event.verdict == "unsure" and event.phash is not None and words <= {"pass", "unsure"}
 
 
 def _from_stalled(event: ImageStalled) -> list[Fact]:
@@ -209,3 +219,24 @@ def copy_fact(index: int, of: uuid.UUID) -> Fact:
 def unfit_fact(index: int, why: str) -> Fact:
     """Sealing this passer was given up; its own events try again, the clock does not wait for it."""
     return Fact(kind="unfit", name=str(index), says={"why": why})
+
+
+def review_asked_fact(index: int, sha256: str, kind: Kind) -> Fact:
+    """People were asked to look at this candidate's image; once, whatever comes of it."""
+    return Fact(kind="review-asked", name=str(index), says={"sha256": sha256, "kind": kind})
+
+
+def review_fact(event: ImageReviewed) -> Fact:
+    """A person's verdict, which nobody can undo any more."""
+    says = {
+        "index": event.index,
+        "sha256": event.sha256,
+        "passes": event.verdict == "pass",
+        "reviewer": event.reviewer,
+    }
+    return Fact(kind="review", name=f"{event.index}/{event.sha256}", says=says, evidence=event.model_dump_json())
+
+
+def override_fact(index: int, by: str) -> Fact:
+    """Somebody wants people to look at an image that the gate did not let through."""
+    return Fact(kind="override", name=str(index), says={"by": by})

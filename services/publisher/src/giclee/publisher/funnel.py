@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
-from giclee.publisher.facts import Fact
+from giclee.publisher.facts import Fact, review_asked_fact
 from giclee.publisher.order import Cancel, Order, Verdict
+from giclee.publisher.review import Kind
 from giclee.publisher.standing import Outlook, Standing
 
 CANCELS_KEPT = timedelta(days=7)
@@ -38,7 +39,8 @@ class Ask:
 class Decision:
     """What to do now, all of it in one transaction; `seal` is work for outside of it. Empty means: wait.
 
-    `approve` is in order of preference. `because` is a code of `reasons.TABLE` for an ending without enough.
+    `approve` is in order of preference; people are asked to look at what `review` names. `because` is a code of
+    `reasons.TABLE` for an ending without enough.
     """
 
     seal: tuple[int, ...] = ()
@@ -46,6 +48,7 @@ class Decision:
     repeat: tuple[int, ...] = ()
     ask: Ask | None = None
     hedged: tuple[int, ...] = ()
+    review: tuple[int, ...] = ()
     ending: Ending | None = None
     because: str | None = None
 
@@ -54,7 +57,7 @@ class Decision:
         return bool(self.approve) or self.ending is not None
 
     def is_empty(self) -> bool:
-        return not (self.approve or self.repeat or self.ask or self.hedged or self.ending)
+        return not (self.approve or self.repeat or self.ask or self.hedged or self.review or self.ending)
 
 
 def applicable_cancel(order: Order) -> Cancel | None:
@@ -90,8 +93,11 @@ def decide(order: Order, now: datetime, outlook: Outlook) -> Decision:
     waits; enough being sealed it waits only for wave 0, the choice that was asked for, and for passers that are
     being sealed: later waves were to make up for what is missing, and what nobody has begun of them is withdrawn
     by the closing (rule 7). Then it ends if enough are sealed; else it asks for more as far as cap and budget go
-    (rules 2, 4), `Standing.size` says how many, once for late ones (a hedge is not hedged); else it ends, unless
-    something is only late. `best` (rule 21) ranks the sealed by `facts.measure`, the alignment with the prompt.
+    (rules 2, 4), `Standing.size` says how many, once for late ones (a hedge is not hedged); when cap or budget
+    leaves no room people are asked about the gate's doubts, and the order waits for them (rule 18); else it ends,
+    unless something is only late. Passers whose asset type wants a person to look at them are put to people as they
+    come, and nothing is asked for in their place. `best` (rule 21) ranks the sealed by `facts.measure`, the alignment
+    with the prompt.
     """
     if cancel := applicable_cancel(order):
         ending = _ENDING_OF_CANCEL.get(cancel.reason, "cancelled")
@@ -119,12 +125,22 @@ def _decide_cleared(order: Order, verdict: Verdict, standing: Standing, closes_b
     live = standing.open - standing.late - (standing.stalled if enough else frozenset())
     if enough:
         live = frozenset(index for index in live if index in pending or standing.waves[index].number == 0)
-    repeat = standing.due_repeats()
+    waiting = Decision(
+        approve=passed, seal=pending, repeat=standing.due_repeats(), review=() if enough else standing.unasked()
+    )
     if live:
-        return Decision(approve=passed, seal=pending, repeat=repeat)
+        return waiting
     if enough:
         return _end(standing, verdict, None)
-    missing, fresh = verdict.wanted - len(standing.usable), standing.late - order.hedged
+    return _short(standing, verdict, closes_by, waiting)
+
+
+def _short(standing: Standing, verdict: Verdict, closes_by: datetime, waiting: Decision) -> Decision:
+    """Too few are usable and nothing is on its way but what is late or with people: ask for more, wait, or end."""
+    order = standing.order
+    missing, fresh = verdict.wanted - len(standing.usable) - len(standing.owed), standing.late - order.hedged
+    if missing <= 0:
+        return waiting
     quality, limit_usd = standing.next_grade(verdict, missing)
     room, because = standing.room(limit_usd)
     if standing.late:
@@ -135,9 +151,10 @@ def _decide_cleared(order: Order, verdict: Verdict, standing: Standing, closes_b
     if count > 0:
         ask = Ask(order.waves[-1].number + 1, len(standing.waves), count, limit_usd, quality)
         hedges = (*sorted(fresh), *range(ask.first, ask.first + count)) if standing.late else ()
-        return Decision(approve=passed, seal=pending, repeat=repeat, ask=ask, hedged=hedges)
-    if standing.late:
-        return Decision(approve=passed, seal=pending, repeat=repeat)
+        return replace(waiting, ask=ask, hedged=hedges)
+    doubts = () if room else tuple(index for index in standing.doubts() if index not in waiting.review)
+    if doubts or waiting.review or standing.in_review or standing.late:
+        return replace(waiting, review=(*waiting.review, *doubts))
     return _end(standing, verdict, because)
 
 
@@ -168,4 +185,24 @@ def facts_of_decision(order: Order, decision: Decision) -> tuple[Fact, ...]:
     if ask := decision.ask:
         says = {"first": ask.first, "count": ask.count, "limit_usd": str(ask.limit_usd), "quality": ask.quality}
         found.append(Fact(kind="wave", name=str(ask.number), says=says))
-    return (*found, *(Fact(kind="hedged", name=str(index)) for index in decision.hedged))
+    found += [Fact(kind="hedged", name=str(index)) for index in decision.hedged]
+    return (*found, *(review_asked_fact(index, sha256, kind) for index, sha256, kind in reviews_of(order, decision)))
+
+
+def reviews_of(order: Order, decision: Decision) -> Iterator[tuple[int, str, Kind]]:
+    """Index, sha256 and kind of what people are asked to look at: as decided, and a sample of what is approved."""
+    for index in decision.review:
+        score = order.score_of(index)
+        if score is not None:
+            kind: Kind = "required" if score.passes else "doubt" if score.doubt else "override"
+            yield index, _sha256(order, index), kind
+    for index in decision.approve:
+        if order.is_drawn(index) and order.looked_at(index) is None:
+            yield index, _sha256(order, index), "sample"
+
+
+def _sha256(order: Order, index: int) -> str:
+    image = order.outcomes[index].image
+    if image is None:
+        raise ValueError(f"candidate {index} of {order.request_id} has no image to look at")
+    return image.sha256

@@ -12,13 +12,16 @@ from giclee.schemas.events import (
     Event,
     ImageApproved,
     ImageGenerated,
+    ImageReviewed,
+    ImageRevoked,
     ImageScored,
     ImageStalled,
     RequestClosed,
     RequestEvent,
+    ReviewRequested,
 )
 
-EMITS = (CandidatesRequested, ImageApproved, RequestClosed)
+EMITS = (CandidatesRequested, ReviewRequested, ImageReviewed, ImageApproved, ImageRevoked, RequestClosed)
 
 
 async def handle(event: RequestEvent | ImageStalled, *, store: Store, sealer: Sealer) -> tuple[Event, ...]:

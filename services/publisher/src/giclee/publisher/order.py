@@ -12,7 +12,8 @@ from datetime import datetime
 from decimal import Decimal
 
 from giclee.publisher.facts import Fact
-from giclee.schemas.parts import BlobRef
+from giclee.publisher.review import Kind, Looked, drawn
+from giclee.schemas.parts import BlobRef, ReviewTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Verdict:
     escalation_usd: Decimal | None = None
     copies: str = "order"
     """What a picture may not resemble: the `order`'s others, the `tenant`'s earlier assets too, or `allow`."""
+    review: ReviewTerms = field(default_factory=ReviewTerms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What the gate said about the bytes of one sha256; `failed` names the dimensions that did not pass."""
+    """What the gate said about the bytes of one sha256; `failed` names the dimensions that did not pass.
+
+    `doubt`: none of them failed, and a person can look at the image.
+    """
 
     passes: bool
     measure: float
     failed: tuple[str, ...]
     phash: str | None = None
+    doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,12 @@ class Order:
     approved: frozenset[int] = frozenset()
     copies: frozenset[int] = frozenset()
     """Candidates that are nearly the same as an asset of an earlier order."""
+    asked: Mapping[int, Kind] = field(default_factory=dict)
+    """Candidates that people were asked to look at, and why."""
+    looked: Mapping[tuple[int, str], Looked] = field(default_factory=dict)
+    """What people said about images, by index and sha256."""
+    overrides: frozenset[int] = frozenset()
+    """Candidates that somebody wants people to look at although the gate did not let them through."""
 
     @classmethod
     def of(cls, tenant: str, request_id: uuid.UUID, facts: Iterable[Fact]) -> Order:
@@ -137,6 +149,9 @@ class Order:
             hedged=_indices(rows, "hedged"),
             approved=_indices(rows, "approved"),
             copies=_indices(rows, "copy"),
+            asked={int(f.name): f.says["kind"] for f in rows.get("review-asked", [])},
+            looked={(f.says["index"], f.says["sha256"]): _looked_in(f) for f in rows.get("review", [])},
+            overrides=_indices(rows, "override"),
         )
 
     def candidates(self) -> dict[int, Wave]:
@@ -150,12 +165,39 @@ class Order:
             return None
         return self.scores.get((index, outcome.image.sha256))
 
+    def looked_at(self, index: int) -> Looked | None:
+        """What a person said about the candidate's image; it counts only for the sha256 that was looked at."""
+        outcome = self.outcomes.get(index) if self.looked else None
+        return None if outcome is None or outcome.image is None else self.looked.get((index, outcome.image.sha256))
+
+    def needs_person(self, index: int) -> bool:
+        """Whether the asset type wants a person to look at this image before its approval."""
+        if self.verdict is None:
+            return False
+        terms = self.verdict.review
+        return terms.rule == "all" or (terms.share_blocks and self.is_drawn(index))
+
+    def is_drawn(self, index: int) -> bool:
+        """Whether the candidate is in the random sample of the asset type."""
+        share = self.verdict.review.share if self.verdict is not None else 0.0
+        return share > 0 and index in self.outcomes and drawn(self.outcomes[index].candidate_id, share)
+
+    def passes(self, index: int) -> bool:
+        """Whether the image may be approved: a person passed these bytes, or the gate did and nobody else must."""
+        looked, score = self.looked_at(index), self.score_of(index)
+        if looked is not None and score is not None:
+            return looked.passes
+        return score is not None and score.passes and not self.needs_person(index)
+
+    def sealed(self) -> frozenset[int]:
+        """Sealed candidates that may be approved, or are. An image may be sealed before it is known that a person
+        must look at it, since a clearance can be overtaken."""
+        return frozenset(index for index in self.seals if index in self.approved or self.passes(index))
+
     def unsealed(self) -> dict[int, Outcome]:
         """Candidates that passed and are not sealed yet."""
         return {
-            index: outcome
-            for index, outcome in self.outcomes.items()
-            if index not in self.seals and (score := self.score_of(index)) is not None and score.passes
+            index: outcome for index, outcome in self.outcomes.items() if index not in self.seals and self.passes(index)
         }
 
 
@@ -186,6 +228,7 @@ def _verdict_in(rows: list[Fact]) -> Verdict | None:
         budget_usd=None if says["budget_usd"] is None else Decimal(says["budget_usd"]),
         closes_by=datetime.fromisoformat(says["closes_by"]),
         **{name: says[name] for name in ("asset_type", "quality", "priority", "copies") if name in says},
+        review=ReviewTerms.model_validate(says.get("review", {})),
         escalation_usd=Decimal(says["escalation_usd"]) if "escalation_usd" in says else None,
     )
 
@@ -235,7 +278,11 @@ def _outcomes_in(rows: list[Fact]) -> dict[int, Outcome]:
 
 def _scored_in(fact: Fact) -> Scored:
     says = fact.says
-    return Scored(says["passes"], says["measure"], tuple(says["failed"]), says.get("phash"))
+    return Scored(says["passes"], says["measure"], tuple(says["failed"]), says.get("phash"), says.get("doubt", False))
+
+
+def _looked_in(fact: Fact) -> Looked:
+    return Looked(fact.says["passes"], fact.says["reviewer"])
 
 
 def _spent_in(rows: list[Fact]) -> dict[int, Decimal]:

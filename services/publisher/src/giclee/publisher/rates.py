@@ -47,8 +47,9 @@ class Rates:
             outcome, score = order.outcomes.get(index), order.score_of(index)
             if verdict is None or outcome is None or (outcome.image is not None and score is None):
                 continue  # withdrawn, stalled or not looked at: nobody knows
-            passes = score is not None and score.passes
-            counted = self._passed if passes else self._failed
+            if score is not None and score.passes and order.needs_person(index) and order.looked_at(index) is None:
+                continue
+            counted = self._passed if order.passes(index) else self._failed
             counted[verdict.asset_type, wave.quality, outcome.model] += 1
 
     async def run(self, shared: Shared) -> None:

@@ -57,12 +57,12 @@ class Sealer:
     async def _seal(self, order: Order, index: int) -> Fact:
         """The bytes verified, copied and derived.
 
-        The score that lets it pass names the sha256 of the very bytes that are copied: they are hashed when they
-        are read and again when they are put.
+        The score, or the person, that lets it pass names the sha256 of the very bytes that are copied: they are
+        hashed when they are read and again when they are put.
         """
         outcome, score = order.outcomes[index], order.score_of(index)
         image = outcome.image
-        if image is None or score is None or not score.passes:
+        if image is None or score is None or not order.passes(index):
             raise ValueError(f"candidate {index} of {order.request_id} has not passed")
         folder = f"assets/{order.tenant}/{order.request_id}/{asset_of(order, index)}"
         body = await self._blobs.get(image)

@@ -25,6 +25,12 @@ class PublisherSettings(Settings):
     surplus_share: float = setting(
         0.05, ge=0, le=1, says="Passers that a later wave may bring beyond what is missing, as a share of that."
     )
+    review_due_s: int = setting(
+        14_400, ge=1, le=2_592_000, unit="s", says="A person should have looked at an image within this time."
+    )
+    review_doubts: bool = setting(
+        True, says="Whether an order that would end short waits for people to look at the gate's doubts."
+    )
     sweep_interval_s: float = setting(
         2.0, ge=0.05, le=60, unit="s", says="Pause between two looks at orders whose time has come."
     )
@@ -38,4 +44,9 @@ class PublisherSettings(Settings):
 
     def pace(self) -> Pace:
         """How patient the publisher is."""
-        return Pace(late_after_s=self.late_after_s, surplus_share=self.surplus_share)
+        return Pace(
+            late_after_s=self.late_after_s,
+            surplus_share=self.surplus_share,
+            review_due_s=self.review_due_s,
+            people=self.review_doubts,
+        )

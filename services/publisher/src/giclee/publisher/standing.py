@@ -28,11 +28,15 @@ class Pace:
     """How patient the publisher is, in seconds: with a silent candidate, and with a passer that nobody seals.
 
     `surplus_share`: passers that a later wave may bring beyond what is missing, as a share of that, in the mean.
+    `review_due_s`: a person should have looked by then. `people`: somebody reviews at all; else no order waits for
+    its doubts.
     """
 
     late_after_s: float = 300.0
     reseal_after_s: float = 60.0
     surplus_share: float = 0.05
+    review_due_s: float = 14_400.0
+    people: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def usable(order: Order) -> tuple[int, ...]:
     Those that are approved stay: what comes later is a copy of them.
     """
     verdict = order.verdict
-    ranked = sorted(order.seals, key=lambda index: (index not in order.approved, -order.seals[index], index))
+    ranked = sorted(order.sealed(), key=lambda index: (index not in order.approved, -order.seals[index], index))
     if verdict is None or verdict.copies == "allow":
         return tuple(ranked)
     scores = {index: order.score_of(index) for index in ranked}
@@ -87,7 +91,9 @@ class Standing:
         outcome, score = order.outcomes.get(index), order.score_of(index)
         if outcome is None:
             return False
-        return outcome.image is None or (score is not None and (not score.passes or index in order.seals))
+        if index in order.unfit and order.looked_at(index) is not None:
+            return True  # no event of its own tries to seal it again
+        return outcome.image is None or (score is not None and (not order.passes(index) or index in order.seals))
 
     @cached_property
     def open(self) -> frozenset[int]:
@@ -96,7 +102,10 @@ class Standing:
 
     @cached_property
     def stalled(self) -> frozenset[int]:
-        """Open candidates that a dead letter holds; one about a wave or the order holds those without an outcome."""
+        """Open candidates that a dead letter holds; one about a wave or the order holds those without an outcome.
+
+        What a person passed after that is ours to seal.
+        """
         named, waves, all_of_them = set(), set(), False
         for stall in self.order.stalls:
             if stall.index is not None:
@@ -108,17 +117,18 @@ class Standing:
         return frozenset(
             index
             for index in self.open
-            if index in named
+            if (index in named and self.order.looked_at(index) is None)
             or (index not in self.order.outcomes and (all_of_them or self.waves[index].number in waves))
         )
 
     @cached_property
     def late(self) -> frozenset[int]:
-        """Open candidates whose wave is older than the time-out; those stalled are not late."""
+        """Open candidates whose wave is older than the time-out; not those stalled, nor what a person just passed."""
         return frozenset(
             index
             for index in self.open - self.stalled
-            if self.now >= self.waves[index].asked_at + timedelta(seconds=self.pace.late_after_s)
+            if self.order.looked_at(index) is None
+            and self.now >= self.waves[index].asked_at + timedelta(seconds=self.pace.late_after_s)
         )
 
     @cached_property
@@ -151,6 +161,61 @@ class Standing:
                 return affordable, "budget_reached"
         return room, "cap_reached"
 
+    # ---- people
+
+    @cached_property
+    def in_review(self) -> frozenset[int]:
+        """Candidates that people were asked to look at before an approval, and nobody has said anything yet."""
+        order = self.order
+        return frozenset(
+            index
+            for index, kind in order.asked.items()
+            if kind != "sample" and order.looked_at(index) is None and index not in order.discarded
+        )
+
+    @cached_property
+    def owed(self) -> frozenset[int]:
+        """Passers that wait for a person by their asset type's wish, asked or about to be."""
+        order = self.order
+        required = (index for index in self.in_review if order.asked[index] == "required")
+        return frozenset(required) | frozenset(index for index in self.unasked() if self._gate_passes(index))
+
+    def unasked(self) -> tuple[int, ...]:
+        """Candidates that people must be asked about whatever else happens: those whose asset type wants it, and
+        those that somebody wants to override."""
+        order, terms = self.order, self.order.verdict.review if self.order.verdict else None
+        if not order.overrides and (terms is None or (terms.rule != "all" and not terms.share_blocks)):
+            return ()
+        return tuple(
+            index
+            for index in self.waves
+            if self._is_reviewable(index)
+            and ((self._gate_passes(index) and order.needs_person(index)) or index in order.overrides)
+        )
+
+    def doubts(self) -> tuple[int, ...]:
+        """Images of which the gate could not tell and nobody was asked, the likeliest first."""
+        order, rule = self.order, self.order.verdict.review.rule if self.order.verdict else "never"
+        if rule == "never" or not self.pace.people:
+            return ()
+        found = {
+            i: score for i in self.waves if (score := order.score_of(i)) and score.doubt and self._is_reviewable(i)
+        }
+        return tuple(sorted(found, key=lambda index: (-found[index].measure, index)))
+
+    def _gate_passes(self, index: int) -> bool:
+        score = self.order.score_of(index)
+        return score is not None and score.passes
+
+    def _is_reviewable(self, index: int) -> bool:
+        """Whether people may be asked: it was scored, may not be approved as it is, and nobody was asked before."""
+        order = self.order
+        scored = order.score_of(index) is not None
+        return (
+            scored and index not in order.asked and index not in order.discarded
+            and order.looked_at(index) is None and not order.passes(index)
+        )  # fmt: skip
+
     # ---- how many to ask for
 
     def belief(self, asset_type: str, quality: str) -> Belief:
@@ -160,7 +225,8 @@ class Standing:
         models = [order.outcomes[index].model for index in mine if index in order.outcomes]
         prior = self.outlook.of(asset_type, quality, next((one for one in reversed(models) if one), ""))
         passed = set(self.usable) | order.unsealed().keys()
-        counted = [index in passed for index in mine if index in passed or index not in self.open]
+        unknown = self.open | self.in_review | set(self.unasked())
+        counted = [index in passed for index in mine if index in passed or index not in unknown]
         return prior.updated(sum(counted), len(counted) - sum(counted))
 
     def next_grade(self, verdict: Verdict, missing: int) -> tuple[str, Decimal]:

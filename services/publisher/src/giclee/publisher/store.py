@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,19 +17,20 @@ from typing import Any
 import asyncpg
 import orjson
 
-from giclee.bus import database, failpoints, outbox, telemetry
+from giclee.bus import database, failpoints, outbox
 from giclee.bus.errors import Transient
 from giclee.bus.gather import Gathered
-from giclee.publisher import likeness
-from giclee.publisher.closing import STAGE, Evidence, asset_of, events_of
+from giclee.publisher import announce, likeness
+from giclee.publisher.closing import STAGE, Evidence, Terms, asset_of, events_of
 from giclee.publisher.facts import Fact, copy_fact
 from giclee.publisher.funnel import CANCELS_KEPT, decide, facts_of_decision, wake_at
 from giclee.publisher.order import Order
 from giclee.publisher.plan import Key, Plan, Row, compared
 from giclee.publisher.rates import Counts, Rates
+from giclee.publisher.review_queue import Effect, ReviewQueue
 from giclee.publisher.standing import Outlook, Pace
 from giclee.schemas.envelope import Envelope
-from giclee.schemas.events import CandidatesRequested, Event, ImageApproved, RequestClosed
+from giclee.schemas.events import Event, ImageApproved, ReviewRequested
 
 TOGETHER_MAX = 256
 """Events in one transaction; more would make the first of them wait for the last."""
@@ -43,12 +44,11 @@ CLAIM_S = 60.0
 RATES_KEPT = 500.0
 """Candidates of a kind that its pass rate is made of; earlier ones fade."""
 
-log = telemetry.logger(__name__)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """Facts about one request and the event that taught them; no facts means: look at the order again."""
+    """Facts about one request and the event that taught them; no facts means: look at the order again, and at what
+    people said about it although it has ended."""
 
     tenant: str
     request_id: uuid.UUID
@@ -74,8 +74,9 @@ class Store:
     def __init__(self, pool: database.Pool, pace: Pace, public_url: str) -> None:
         self._pool = pool
         self._pace = pace
-        self._public_url = public_url
+        self._terms = Terms(public_url, pace.review_due_s)
         self.rates = Rates()
+        self.reviews = ReviewQueue(pool)
         self._queries = database.Queries(Path(__file__).with_name("queries.sql"))
         self.learn = Gathered(self._learn_all, TOGETHER_MAX, linger_s=LINGER_S)
 
@@ -94,10 +95,13 @@ class Store:
                 await self._store(connection, told)
                 causes = {lesson.key: lesson.cause for lesson in lessons}
                 open_rows = [row for row in rows.values() if not row.closed]
-                plans, emitted = await self._decide(connection, open_rows, causes)
+                plans, emitted, effects = await self._decide(connection, open_rows, causes)
+                ended = [rows[one.key].id for one in lessons if not one.facts and rows[one.key].closed]
+                effects += await self._take_effect(connection, ended)
                 await failpoints.reach("before-decision-commit")
         await failpoints.reach("after-decision-commit")
-        _count(emitted)
+        announce.decided(emitted)
+        announce.reviewed(effects)
         for plan in plans:
             if plan.decision.ending:
                 self.rates.note(plan.order)
@@ -130,21 +134,30 @@ class Store:
 
     async def _decide(
         self, connection: database.Connection, rows: Sequence[Row], causes: Mapping[Key, Envelope | None]
-    ) -> tuple[list[Plan], list[Event]]:
+    ) -> tuple[list[Plan], list[Event], list[Effect]]:
         """Decide these locked orders and write everything that follows."""
         if not rows:
-            return [], []
+            return [], [], []
         facts: dict[int, list[Fact]] = {row.id: [] for row in rows}
         for stored in await connection.fetch(self._queries.read_facts, list(facts)):
             facts[stored["order_id"]].append(_fact(stored))
+        effects = await self._take_effect(connection, [id_ for id_, known in facts.items() if _ask_people(known)])
         now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+        for effect in effects:
+            facts[effect.order_id].append(replace(effect.fact, at=now))
         plans = {row.id: self._plan(row, facts[row.id], now) for row in rows}
         await self._leave_out_copies(connection, plans, facts, now)
         decided = list(plans.values())
         emitted = await self._publish(connection, [p for p in decided if not p.decision.is_empty()], causes, now)
         await self._store(connection, [(plan.row.id, fact) for plan in decided for fact in plan.own])
         await self._set_alarms(connection, decided, now)
-        return decided, emitted
+        return decided, emitted, effects
+
+    async def _take_effect(self, connection: database.Connection, orders: Sequence[int]) -> list[Effect]:
+        """What people said becomes facts of these locked orders once it can no longer be undone (rule 18)."""
+        effects = await self.reviews.take_effect(connection, orders)
+        await self._store(connection, [(effect.order_id, effect.fact) for effect in effects])
+        return effects
 
     async def _leave_out_copies(
         self, connection: database.Connection, plans: dict[int, Plan], facts: dict[int, list[Fact]], now: datetime
@@ -202,12 +215,13 @@ class Store:
         caused: list[tuple[Event, Envelope | None]] = []
         for plan in plans:
             known, cause = Evidence.of(evidence[plan.row.id]), causes.get(plan.row.key)
-            events = events_of(plan.order, plan.decision, known, now, self._public_url)
+            events = events_of(plan.order, plan.decision, known, now, self._terms)
             caused += [(event, cause) for event in events]
         await outbox.put_caused(connection, STAGE, caused)
         emitted = [event for event, _ in caused]
         await self._add_assets(connection, [one for one in emitted if isinstance(one, ImageApproved)], now)
         await self._add_fingerprints(connection, plans)
+        await self.reviews.add(connection, plans, [one for one in emitted if isinstance(one, ReviewRequested)])
         ended = [(plan.row.id, plan.decision.ending) for plan in plans if plan.decision.ending]
         if ended:
             status = await connection.execute(self._queries.close_orders, *_columns(ended, 2), now)
@@ -306,25 +320,9 @@ def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
     return [[row[place] for row in rows] for place in range(width)]
 
 
+def _ask_people(facts: Sequence[Fact]) -> bool:
+    return any(fact.kind == "review-asked" for fact in facts)
+
+
 def _fact(row: asyncpg.Record) -> Fact:
     return Fact(kind=row["kind"], name=row["name"], says=row["says"], at=row.get("at"), evidence=row.get("evidence"))
-
-
-def _count(emitted: Iterable[Event]) -> None:
-    """Say what was decided, once it is committed."""
-    for event in emitted:
-        if isinstance(event, RequestClosed):
-            telemetry.count("giclee_requests_closed_total", outcome=event.outcome)
-            log.info(
-                "order closed",
-                request_id=str(event.request_id),
-                tenant=event.tenant,
-                outcome=event.outcome,
-                approved=event.approved,
-                candidates=event.candidates,
-                cost_usd=str(event.cost_usd),
-            )
-        elif isinstance(event, ImageApproved):
-            telemetry.count("giclee_assets_approved_total", provider=event.provider)
-        elif isinstance(event, CandidatesRequested):
-            telemetry.count("giclee_candidates_requested_total", event.count)

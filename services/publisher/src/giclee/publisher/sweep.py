@@ -1,4 +1,5 @@
-"""The clock: wakes orders whose time has come, by the database's time; late candidates, repeats, hedges, expiry.
+"""The clock: wakes orders whose time has come, by the database's time; late candidates, repeats, hedges, expiry, and
+verdicts of people that can no longer be undone.
 
 What to do with an order is the funnel's matter; the sweeper only looks again, and seals passers that nobody
 sealed. One order that cannot be decided delays no other. Any number of replicas may sweep.
@@ -19,6 +20,7 @@ from giclee.publisher.store import Lesson, Store
 TOGETHER_MAX = 100
 """Orders taken at once."""
 FORGET_EVERY_ROUNDS = 600
+SHOW_EVERY_ROUNDS = 8
 
 log = telemetry.logger(__name__)
 
@@ -40,6 +42,8 @@ class Sweeper:
                 taken = await self.sweep()
                 if rounds % FORGET_EVERY_ROUNDS == 0:
                     await self._store.forget_unclaimed()
+                if rounds % SHOW_EVERY_ROUNDS == 0:
+                    await self._store.reviews.show()
                 rounds += 1
             except Transient as error:
                 log.warning("the sweeper waits for an outage", error=str(error))
@@ -49,6 +53,7 @@ class Sweeper:
     async def sweep(self) -> int:
         """One round; returns how many orders were looked at. Errors: Transient when the database is away."""
         due = await self._store.claim_due(TOGETHER_MAX)
+        due += [key for key in await self._store.reviews.claim_effective(TOGETHER_MAX) if key not in due]
         looks = [asyncio.create_task(self._look(key)) for key in due]
         if looks:
             await asyncio.wait(looks)
