@@ -35,7 +35,14 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "aioboto3": ("bus/blobs.py",),
     "botocore": ("bus/blobs.py", "bus/s3.py"),
     "matplotlib": ("scorer/report.py",),
-    "fastapi": ("*/api.py", "*/problems.py", "replay/doctor_api.py", "replay/gate_api.py", "replay/held_api.py"),
+    "fastapi": (
+        "*/api.py",
+        "*/problems.py",
+        "publisher/review_api.py",
+        "replay/doctor_api.py",
+        "replay/gate_api.py",
+        "replay/held_api.py",
+    ),
     "asyncpg": (
         "*/store.py",
         "gpu_worker/claims.py",

@@ -63,7 +63,7 @@ class Request:
         self.closes_by = closes_by
         self.cleared_request = Cleared(
             prompt="a small red circle on blue",
-            asset_type="generic",
+            asset_type=asked.pop("asset_type", "generic"),
             wanted=wanted,
             max_candidates=asked.pop("max_candidates", max(8, 4 * wanted)),
             selection=asked.pop("selection", "best"),

@@ -172,8 +172,13 @@ def _index_of(event: ImageStalled) -> int | None:
     """Which candidate a stall is about; NOBODY for an id that is none of the request's, None for no candidate."""
     if event.index is not None or event.candidate_id is None or event.request_id is None:
         return event.index
-    ids = (candidate_id(event.tenant, event.request_id, index) for index in range(INDICES_MAX))
-    return next((index for index, one in enumerate(ids) if one == event.candidate_id), NOBODY)
+    return index_of(event.tenant, event.request_id, event.candidate_id)
+
+
+def index_of(tenant: str, request_id: uuid.UUID, candidate: uuid.UUID) -> int:
+    """Which of a request's candidates has this id; NOBODY for an id that is none of the request's."""
+    ids = (candidate_id(tenant, request_id, index) for index in range(INDICES_MAX))
+    return next((index for index, one in enumerate(ids) if one == candidate), NOBODY)
 
 
 _FACTS: dict[type[Event], Callable[[Any], list[Fact]]] = {

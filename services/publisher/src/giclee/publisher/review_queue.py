@@ -20,7 +20,7 @@ from giclee.publisher.closing import STAGE
 from giclee.publisher.facts import Fact, review_fact
 from giclee.publisher.funnel import reviews_of
 from giclee.publisher.plan import Key, Plan
-from giclee.publisher.revocation import Wish, revoke
+from giclee.publisher.revocation import Revoked, Wish, revoke
 from giclee.schemas.events import ImageReviewed, ReviewRequested
 from giclee.schemas.parts import asset_id
 
@@ -201,8 +201,8 @@ class ReviewQueue:
                     await connection.execute(self._queries.write_review, candidate, *columns.values())
         return True
 
-    async def revoke(self, tenant: str, asset: uuid.UUID, wish: Wish) -> dict[str, Any] | None:
-        """Revoke an asset; its newest document, also when it was revoked before; None when there is none."""
+    async def revoke(self, tenant: str, asset: uuid.UUID, wish: Wish) -> Revoked | None:
+        """Revoke an asset, unless it is revoked already; None when the tenant has no such asset."""
         with database.translated():
             async with self._pool.acquire() as connection, connection.transaction():
                 return await revoke(connection, self._queries, tenant, asset, wish)

@@ -30,6 +30,14 @@ class Wish:
     replaced_by: uuid.UUID | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What is known of a revoked asset now; `is_new` when it was revoked just now."""
+
+    document: dict[str, Any]
+    is_new: bool
+
+
 def revocation_of(approval: ImageApproved, version: int, wish: Wish, now: datetime) -> ImageRevoked:
     """The event. `blobs` are all the bytes that subscribers may have fetched."""
     return ImageRevoked(
@@ -48,17 +56,17 @@ def revocation_of(approval: ImageApproved, version: int, wish: Wish, now: dateti
 
 async def revoke(
     connection: database.Connection, queries: database.Queries, tenant: str, asset: uuid.UUID, wish: Wish
-) -> dict[str, Any] | None:
-    """Revoke an asset inside a transaction; its newest document, also when somebody was first; None without one."""
+) -> Revoked | None:
+    """Revoke an asset inside a transaction, unless somebody was first; None when there is no such asset."""
     row = await connection.fetchrow(queries.lock_asset, tenant, asset)
     if row is None:
         return None
     document: dict[str, Any] = row["document"]
     if row["status"] == "revoked":
-        return document
+        return Revoked(document, is_new=False)
     now: datetime = await connection.fetchval("SELECT clock_timestamp()")
     event = revocation_of(ImageApproved.model_validate(document), row["version"] + 1, wish, now)
     document = {**document, **orjson.loads(event.model_dump_json(exclude_none=True))}
     await connection.execute(queries.revoke_asset, asset, event.version, document, now)
     await outbox.put(connection, STAGE, [event])
-    return document
+    return Revoked(document, is_new=True)
