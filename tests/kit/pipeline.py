@@ -44,6 +44,7 @@ from giclee.publisher.derive import Deriver, deriving
 from giclee.publisher.facts import READS as PUBLISHER_READS
 from giclee.publisher.handle import EMITS as PUBLISHER_EMITS
 from giclee.publisher.handle import handle as publish
+from giclee.publisher.review_queue import ReviewQueue
 from giclee.publisher.seal import Sealer
 from giclee.publisher.standing import Pace
 from giclee.publisher.store import Store as PublisherStore
@@ -163,7 +164,8 @@ class _Gated:
         return found
 
 
-Judged = Callable[[ImageGenerated], bool]
+Judged = Callable[[ImageGenerated], bool | None]
+"""Whether an image passes; None when the gate cannot tell."""
 
 
 @dataclass
@@ -180,6 +182,7 @@ class Line:
     sweepers: list[Sweeper] = field(default_factory=list)
     claim_sweepers: list[ClaimSweeper] = field(default_factory=list)
     clock: Clock | None = None
+    reviews: list[ReviewQueue] = field(default_factory=list)
 
     async def ask(self, request_id: uuid.UUID | None = None, **fields: Any) -> uuid.UUID:
         """Publish a request as an upstream system does; its id."""
@@ -254,13 +257,13 @@ async def _score(event: ImageGenerated, *, judged: Judged) -> list[Event]:
     if event.envelope.discard:
         return [given_up(event)]
     passes = judged(event)
-    score = Score(
-        value=0.9 if passes else 0.1, threshold=0.5, verdict="pass" if passes else "fail",
-        evaluator="test", evaluator_version="1",
-    )  # fmt: skip
+    value, verdict = {True: (0.9, "pass"), None: (0.4, "unsure"), False: (0.1, "fail")}[passes]
+    score = Score(value=value, threshold=0.5, verdict=verdict, evaluator="test", evaluator_version="1")
+    phash = event.image.sha256 * 3 if passes is None else None
     scored = ImageScored(
         **event.echo(), candidate_id=event.candidate_id, index=event.index, hop=event.hop, sha256=event.image.sha256,
         scores={"alignment": score}, verdict=score.verdict, gate_version="g-test", asset_type=event.asset_type,
+        phash=phash,
     )  # fmt: skip
     return [scored]
 
@@ -297,6 +300,7 @@ def _stages(line: Line, transport: Transport, deriver: Deriver, batcher: Batcher
         store = PublisherStore(pool, line.pace, "http://assets")
         sealer = Sealer(line.blobs, deriver)
         line.sweepers.append(Sweeper(store, sealer, 60.0))
+        line.reviews.append(store.reviews)
         stage = Stage(name="publisher", reads=PUBLISHER_READS, emits=PUBLISHER_EMITS, concurrency=64,
                       handle=partial(publish, store=store, sealer=sealer))  # fmt: skip
         found.append((f"publisher-{number}", stage))

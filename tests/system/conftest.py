@@ -73,7 +73,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("GICLEE_", "KAFKA_", "DATABASE_"))
     }
-    own = {**clean, "GICLEE_PORT_BASE": str(_free_base()), "GICLEE_STATE_DIR": str(folder)}
+    # nobody sits before a test: what the gate doubts is rejected, and every order ends by itself
+    alone = {"GICLEE_PUBLISHER_REVIEW_DOUBTS": "false"}
+    own = {**clean, **alone, "GICLEE_PORT_BASE": str(_free_base()), "GICLEE_STATE_DIR": str(folder)}
     found = System({}, own)
     try:
         found.giclee("dev", "up", timeout_s=400)

@@ -94,6 +94,16 @@ class Line:
         fields = {"sha256": self.sha(index, hop), "scores": {"alignment": score}, "verdict": verdict}
         return self.at(example(events.ImageScored, **self._candidate(index, hop), **fields))
 
+    def review_requested(self, index: int, why: str = "review_doubt") -> events.ReviewRequested:
+        reason = {"code": why, "stage": "publisher", "message": "look"}
+        told = {"sha256": self.sha(index), "reasons": (reason,)}
+        return self.at(example(events.ReviewRequested, **self._candidate(index, 0), **told))
+
+    def reviewed(self, index: int, verdict: str) -> events.ImageReviewed:
+        return self.at(
+            example(events.ImageReviewed, **self._candidate(index, 0), sha256=self.sha(index), verdict=verdict)
+        )
+
     def approved(self, index: int, version: int = 1) -> events.ImageApproved:
         names = {"candidate_id": self.candidate(index), "asset_id": self.asset(index), "version": version}
         return self.at(example(events.ImageApproved, **self.own, **names))
@@ -133,6 +143,8 @@ class Line:
             self.routed(3, wave=1),
             self.generated(3),
             self.scored(3),
+            self.review_requested(3),
+            self.reviewed(3, "pass"),
             self.cancel(),
             self.approved(0),
             self.approved(3),

@@ -86,6 +86,24 @@ def test_progress_counts_every_candidate_once() -> None:
     }
 
 
+def test_a_request_is_in_review_while_people_are_asked() -> None:
+    """From the question to the verdict; a random sample of what passed makes nobody wait."""
+    line = Line()
+    told: list[Event] = [line.requested(), line.cleared(), line.generated(0), line.scored(0, passes=False)]
+    asked, sampled = line.review_requested(0), line.review_requested(0, "review_sample")
+    waiting = standing(line, *told, asked)
+
+    assert (waiting.stage, waiting.shown["progress"]["in_review"], waiting.shown["progress"]["rejected"]) == (
+        "in-review", 1, 0,
+    )  # fmt: skip
+    assert standing(line, asked, *told) == waiting
+    assert standing(line, *told, sampled).stage == "routing"
+    assert standing(line, *told, asked, line.reviewed(0, "pass")).shown["progress"]["passed"] == 1
+    assert standing(line, *told, asked, line.reviewed(0, "fail")).shown["progress"]["rejected"] == 1
+    ended = standing(line, *told, asked, line.closed("expired"))
+    assert ended.shown["progress"]["in_review"] == 0
+
+
 def test_a_stalled_candidate_is_flagged_until_its_stage_has_done_its_work() -> None:
     """A worker's dead letter stalls a candidate; after a replay its image ends that."""
     line = Line()

@@ -9,7 +9,22 @@ from typing import Annotated
 
 import typer
 
-from giclee.cli import assets, db, demo, dev, dlq, doctor, environment, gate, lag, requests, scorer, switch, topics
+from giclee.cli import (
+    assets,
+    db,
+    demo,
+    dev,
+    dlq,
+    doctor,
+    environment,
+    gate,
+    lag,
+    requests,
+    review,
+    scorer,
+    switch,
+    topics,
+)  # fmt: skip
 from giclee.cli.output import BAD
 from giclee.infra.trouble import Trouble
 
@@ -17,6 +32,7 @@ from giclee.infra.trouble import Trouble
 GROUPS: dict[str, typer.Typer] = {
     "requests": requests.app,
     "assets": assets.app,
+    "review": review.app,
     "dlq": dlq.app,
     "dead": dlq.app,
     "switch": switch.app,

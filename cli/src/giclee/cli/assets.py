@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import httpx2
 import typer
 
-from giclee.cli.http import ASSETS, call, client, pages, read
+from giclee.cli.http import ASSETS, call, client, pages, read, tell_service
 from giclee.cli.output import AsJson, fail, show, show_json
 from giclee.infra.trouble import Trouble
 
@@ -59,9 +59,19 @@ def get(
 
 
 @app.command()
-def revoke(asset_id: str) -> None:
-    """Take an approval back."""
-    call(ASSETS, "POST", f"/v1/assets/{asset_id}/revoke", json={"reason_code": "requested"})
+def revoke(
+    asset_id: str,
+    reason: Annotated[str, typer.Option(help="Why, in a sentence; subscribers read it.")],
+    reason_code: Annotated[str, typer.Option(help="rights, legal, safety, brand, quality or requested.")] = "requested",
+    take_down_by: Annotated[str | None, typer.Option(help="RFC 3339 time by which it must be gone.")] = None,
+    replaced_by: Annotated[str | None, typer.Option(help="The asset to use instead.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Take an approval back: subscribers are told, its bytes are given to nobody any more."""
+    named = {"take_down_by": take_down_by, "replaced_by": replaced_by}
+    body = {"reason": reason, "reason_code": reason_code} | {key: value for key, value in named.items() if value}
+    found = tell_service("POST", f"/v1/assets/{asset_id}/revoke", service=ASSETS, json=body)
+    show([found if json_ else {**_row(found), **body}], as_json=json_)
 
 
 def download(asset_id: str, out: Path | None, *, role: str = "original") -> Path:
@@ -74,25 +84,26 @@ def download(asset_id: str, out: Path | None, *, role: str = "original") -> Path
     if target.suffix == "" or target.is_dir():
         target.mkdir(parents=True, exist_ok=True)
         target /= asset_id + SUFFIXES.get(blobs[role]["content_type"], "")
-    body = _bytes_of(asset_id, role)
-    if hashlib.sha256(body).hexdigest() != blobs[role]["sha256"]:
-        raise Trouble(f"{asset_id} {role}: the bytes are not those that were approved.")
-    target.write_bytes(body)
+    where = f"/v1/assets/{asset_id}/download"
+    target.write_bytes(bytes_of(where, f"{asset_id} {role}", blobs[role]["sha256"], role=role))
     return target
 
 
-def _bytes_of(asset_id: str, role: str) -> bytes:
+def bytes_of(path: str, name: str, sha256: str, **params: str) -> bytes:
+    """What the link at `path` leads to. Errors: Trouble when there is none, or when it is not that sha256."""
     with client(ASSETS) as connection:
-        link = connection.get(f"/v1/assets/{asset_id}/download", params={"role": role})
+        link = connection.get(path, params=params)
     if not link.is_redirect:
         read(link)
-        raise Trouble(f"{asset_id}: expected a redirect to the bytes, got {link.status_code}.")
+        raise Trouble(f"{name}: expected a redirect to the bytes, got {link.status_code}.")
     try:  # the store must not see our bearer key
         answer = httpx2.get(link.headers["location"], timeout=30, trust_env=False)
     except httpx2.HTTPError as error:
         raise Trouble(f"The object store does not answer: {error}.") from error
     if answer.status_code != 200:
-        raise Trouble(f"The object store answered {answer.status_code} for {asset_id}.")
+        raise Trouble(f"The object store answered {answer.status_code} for {name}.")
+    if hashlib.sha256(answer.content).hexdigest() != sha256:
+        raise Trouble(f"{name}: the bytes are not those that were approved or put to review.")
     return bytes(answer.content)
 
 

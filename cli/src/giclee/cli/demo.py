@@ -21,7 +21,7 @@ from giclee.bus import kafka
 from giclee.bus.settings import KafkaSettings
 from giclee.bus.transport import Record
 from giclee.cli import assets, dev, environment, page, requests
-from giclee.cli.http import INTAKE, call
+from giclee.cli.http import ASSETS, INTAKE, call, pages, tell_service
 from giclee.cli.output import BAD, show, tell
 from giclee.infra.local.folder import folder_from_env
 from giclee.infra.trouble import Trouble
@@ -109,11 +109,22 @@ def _run(row: Row) -> Ended:
     request_id = _send(row)
     if row.cancel:
         call(INTAKE, "POST", f"/v1/requests/{request_id}/cancel")
-    found = list(requests.events(request_id))[-1]
+    found: dict[str, Any] = {}
+    for found in requests.events(request_id):
+        if found["state"] == "in-review":
+            _turn_down_doubts(request_id)
     ended = Ended(row, found, time.monotonic() - began)
     for one in found.get("assets") or ():
         ended.files.append(assets.download(one["asset_id"], FOLDER))
     return ended
+
+
+def _turn_down_doubts(request_id: str) -> None:
+    """Reject what an order asks people about: nobody sits before a demo, and the order would wait for them."""
+    for one in pages(ASSETS, "/v1/reviews", {"state": "pending"}, limit=200):
+        if one["request_id"] == request_id and one["kind"] != "sample":
+            body = {"verdict": "fail", "sha256": one["sha256"], "reason_codes": ["other"], "note": "nobody looked"}
+            tell_service("POST", f"/v1/reviews/{one['candidate_id']}", service=ASSETS, json=body)
 
 
 def _line(ended: Ended) -> dict[str, Any]:

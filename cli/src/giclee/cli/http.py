@@ -63,10 +63,10 @@ def call(service: str, method: str, path: str, **options: Any) -> Any:
     return read(answer)
 
 
-def tell_service(method: str, path: str, **options: Any) -> dict[str, Any]:
-    """One call of the operators' API in the name of who acts, which goes to its audit. Errors: as `call`."""
+def tell_service(method: str, path: str, *, service: str = OPERATIONS, **options: Any) -> dict[str, Any]:
+    """One call in the name of who acts, of the operators' API unless another is named. Errors: as `call`."""
     name = actor().encode("ascii", "backslashreplace").decode()[:128]
-    found: dict[str, Any] = call(OPERATIONS, method, path, headers={"X-Giclee-Actor": name}, **options)
+    found: dict[str, Any] = call(service, method, path, headers={"X-Giclee-Actor": name}, **options)
     return found
 
 

@@ -22,6 +22,8 @@ from giclee.infra.trouble import Trouble
 
 app = typer.Typer(no_args_is_help=True, help="Requests for images.")
 
+COUNTED = ("rejected", "in_flight", "in_review", "stalled")
+
 ENDED = ("approved", "partial", "refused", "failed", "cancelled", "expired")
 WAIT_MAX_S = 3600.0
 RECONNECT_S = 1.0
@@ -251,7 +253,7 @@ def wait(request_id: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for found in events(request_id):
             progress = found["progress"]
-            counts = (f"{progress[name]} {name.replace('_', ' ')}" for name in ("rejected", "in_flight", "stalled"))
+            counts = (f"{progress[name]} {name.replace('_', ' ')}" for name in COUNTED)
             said = f"{progress['approved']}/{progress['wanted']} approved, {', '.join(counts)}"
             bar.update(
                 task, description=found["state"], total=progress["wanted"], completed=progress["approved"], said=said

@@ -18,6 +18,7 @@ from giclee.schemas.events import CandidateEvent, Event, ImageRequested
 from giclee.schemas.parts import usd_text
 
 Facts = dict[str, Any]
+SAMPLE = "review_sample"
 
 
 @dataclass(slots=True)
@@ -183,6 +184,15 @@ def _scored(known: Known, event: events.ImageScored) -> None:
     known.note(event.candidate_id, "scores", event.sha256, fact | {"gate_version": event.gate_version})
 
 
+def _review_requested(known: Known, event: events.ReviewRequested) -> None:
+    _index(known, event)
+    why = event.reasons[0].code if event.reasons else "other"
+    if why == SAMPLE:
+        return  # it is approved already, or its approval is on its way: nobody waits for a person
+    if known.note(event.candidate_id, "asked", event.sha256, {"at": _at(event), "why": why}):
+        known.news.append(("review.requested", _dump(event)))
+
+
 def _reviewed(known: Known, event: events.ImageReviewed) -> None:
     _index(known, event)
     fact = {"at": _at(event), "verdict": event.verdict, "reviewer": event.reviewer}
@@ -239,6 +249,7 @@ TABLE: dict[type[Event], Callable[[Known, Any], None]] = {
     events.ImageGenerated: _generated,
     events.GenerationFailed: _failed,
     events.ImageScored: _scored,
+    events.ReviewRequested: _review_requested,
     events.ImageReviewed: _reviewed,
     events.ImageApproved: _approved,
     events.ImageRevoked: _revoked,

@@ -14,21 +14,23 @@ from typing import Any
 from giclee.intake.facts import Candidate, Facts, Known
 from giclee.schemas.parts import usd_text
 
-STAGE_OF = {"generating": "generating", "scoring": "scoring", "passed": "scoring"}
+STAGE_OF = {"generating": "generating", "scoring": "scoring", "passed": "scoring", "in-review": "in-review"}
 """The stage of a request whose furthest live candidate is in this state; states that are not here have ended."""
 
-_FURTHEST_FIRST = ("passed", "scoring", "generating")
+_FURTHEST_FIRST = ("in-review", "passed", "scoring", "generating")
 
 STATES = ("pending", "clearing", "routing", "generating", "scoring", "in-review", "held", "stalled", "cancelling")
 OUTCOMES = ("approved", "partial", "refused", "failed", "cancelled", "expired")
 
 
 def state_of(facts: Facts) -> str:
-    """A candidate's state: generating, scoring, passed, approved, rejected or failed."""
+    """A candidate's state: generating, scoring, in-review, passed, approved, rejected or failed."""
     if "asset" in facts:
         return "approved"
     if facts.get("failed"):
         return "failed"
+    if is_in_review(facts):
+        return "in-review"
     verdict = _verdict(facts)
     if verdict is not None:
         return "passed" if verdict else "rejected"
@@ -57,6 +59,13 @@ def _verdict(facts: Facts) -> bool | None:
     if review is not None:
         return bool(review["verdict"] == "pass")
     return None if score is None else bool(score["passes"])
+
+
+def is_in_review(facts: Facts) -> bool:
+    """Whether a person was asked about the image and nobody has said anything yet."""
+    image = image_of(facts)
+    asked, said = facts.get("asked") or {}, facts.get("reviews") or {}
+    return bool(asked.keys() - said.keys()) if image is None else image["sha256"] in asked.keys() - said.keys()
 
 
 def is_stalled(facts: Facts) -> bool:
@@ -173,7 +182,7 @@ def _progress(known: Known, tallies: Sequence[Tally], approved: int) -> dict[str
         "wanted": known.request.wanted if known.request else closing.get("wanted"),
         "approved": max(approved, closing.get("approved", 0)),
         "in_flight": count("generating", "scoring", stalled=False),
-        "in_review": 0,
+        "in_review": 0 if closing else count("in-review", stalled=False),
         "rejected": count("rejected"),
         "stalled": count(*STAGE_OF, stalled=True),
         "passed": count("passed", stalled=False),
