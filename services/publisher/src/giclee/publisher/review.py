@@ -1,7 +1,7 @@
 """What people look at, and what their word means for a candidate. Pure; `order.py` and `standing.py` ask it.
 
 Doubts of the gate when an order would otherwise end short, passers that the asset type wants looked at before their
-approval, a random sample of the others after it, and what somebody asked to override (ADR 12).
+approval, a random sample of the others after it, and what somebody asked to override (ADR 13).
 """
 
 from __future__ import annotations
