@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 
+from giclee.bus.outbox import EXACTLY_ONCE
 from giclee.bus.transport import NUMBER
 from giclee.schemas.events import (
     EVENTS,
@@ -20,6 +21,7 @@ from giclee.schemas.events import (
     ImageCleared,
     ImageGenerated,
     ImageRequested,
+    ImageReviewed,
     RequestClosed,
 )
 from giclee.schemas.topics import topic_of
@@ -86,7 +88,8 @@ def _ends(sent: Sent, world: World) -> Iterator[str]:
 
 def _numbers(world: World) -> Iterator[str]:
     """The exactly-once lane: every number once, none missing."""
-    records = [one for kind in (ImageApproved, RequestClosed) for one in world.broker.records(topic_of(kind))]
+    topics = sorted({topic_of(kind) for kind in EXACTLY_ONCE})
+    records = [one for topic in topics for one in world.broker.records(topic)]
     numbers = sorted(int(dict(one.headers)[NUMBER].decode().rpartition("/")[2]) for one in records)
     if numbers != list(range(1, len(numbers) + 1)):
         yield f"the exactly-once lane has the numbers {numbers}"
@@ -141,8 +144,12 @@ def _request(sent: Sent, world: World, closed: RequestClosed) -> Iterator[str]:
         yield f"{len(made)} candidates, {asked['max_candidates']} allowed"
     images = Counter((one.candidate_id, one.hop) for one in _told(world, closed, ImageGenerated))
     yield from (f"{one} images of candidate {about}" for about, one in images.items() if one > 1)
+    looked = {one.candidate_id: one for one in _told(world, closed, ImageReviewed)}
+    passed = {candidate for candidate, one in looked.items() if one.verdict == "pass"}
     for one in approved:
-        if any(score.verdict != "pass" for score in one.scores.values()):
+        if (one.approval.by == "reviewer") != (one.candidate_id in passed and not one.approval.sampled):
+            yield f"{one.asset_id} was approved by {one.approval.by}"
+        if any(score.verdict != "pass" for score in one.scores.values()) and one.candidate_id not in passed:
             yield f"{one.asset_id} was approved without passing"
         for ref in (one.image, *one.derivatives):
             body = world.blobs.stored.get(ref.key)

@@ -19,6 +19,7 @@ from PIL import Image
 from giclee.bus import database
 from giclee.bus.blobs import MemoryBlobs
 from giclee.bus.database import Pool
+from giclee.bus.errors import Transient
 from giclee.bus.gather import Gathered
 from giclee.bus.loop import Loop
 from giclee.bus.memory import MemoryTransport
@@ -46,6 +47,7 @@ from giclee.policy.verdict import Judge
 from giclee.publisher.facts import READS as PUBLISHER_READS
 from giclee.publisher.handle import EMITS as PUBLISHER_EMITS
 from giclee.publisher.handle import handle as publish
+from giclee.publisher.review_queue import Conflict, Filters, ReviewQueue, Said
 from giclee.publisher.seal import Sealer
 from giclee.publisher.standing import Pace
 from giclee.publisher.store import Store as PublisherStore
@@ -82,6 +84,10 @@ MODELS = tuple(
     for name, quality, price in (("painter", "final", PRICE_USD), ("sketcher", "draft", PRICE_USD / 4))
 )
 TTL = timedelta(hours=72)
+DOUBTED = 0.6
+"""An alignment that the gate neither passes nor fails."""
+REVIEWER = "reviewer-1"
+REVIEWS_EVERY_S = 7.0
 REPLICAS: tuple[str, ...] = (
     "intake-1",
     *(f"{kind}-{number}" for kind in ("policy", "router", "worker", "scorer", "publisher") for number in (1, 2)),
@@ -97,6 +103,7 @@ class Fate:
     seed: int
     pass_share: float
     fail_share: float
+    doubt_share: float = 0.0
     paid: dict[str, Decimal] = field(default_factory=dict)
     made: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -133,15 +140,17 @@ class Painter:
 
 
 class _Judge:
-    """A dimension that likes as many pictures as the fate says, each for what it shows."""
+    """A dimension that likes as many pictures as the fate says, each for what it shows; of some it cannot tell."""
 
     def __init__(self, fate: Fate) -> None:
         self._fate = fate
 
     def measure(self, pictures: Sequence[Picture]) -> Sequence[Measured]:
-        return [
-            Measured(float(self._fate.draw("passes", p.pixels.tobytes()) < self._fate.pass_share)) for p in pictures
-        ]
+        return [Measured(self._value(self._fate.draw("passes", p.pixels.tobytes()))) for p in pictures]
+
+    def _value(self, drawn: float) -> float:
+        fate = self._fate
+        return 1.0 if drawn < fate.pass_share else DOUBTED if drawn < fate.pass_share + fate.doubt_share else 0.0
 
     def describe(self) -> Evaluator:
         return Evaluator("fate", "1")
@@ -294,6 +303,30 @@ class World:
         stage = Stage(name="publisher", reads=PUBLISHER_READS, emits=PUBLISHER_EMITS, handle=handle, concurrency=64)
         plain, once = PlainRelay(pool, "publisher", transport), TransactionalRelay(pool, "publisher", transport)
         return [self._loop(name, stage).run, plain.run, once.run, Sweeper(store, sealer, 1.0).run]
+
+    def _reviewer(self, name: str, pool: Pool, transport: GatedTransport) -> list[Work]:
+        """Somebody who takes the next image every few seconds, says something, and now and then takes it back."""
+        queue, fate = ReviewQueue(pool), self.fate
+
+        async def look() -> None:
+            for row in await queue.lease("default", name, Filters(limit=1)):
+                candidate, drawn = row["candidate_id"], fate.draw("looks", row["candidate_id"])
+                verdict = "pass" if drawn < fate.pass_share else "fail"
+                codes = ("hands",) if verdict == "fail" else ()
+                said = Said(reviewer=name, verdict=verdict, sha256=row["sha256"], reason_codes=codes, seconds=1.0)
+                await queue.give("default", candidate, said)
+                if self.dice.random() < 0.3:
+                    await queue.undo("default", candidate, name)
+
+        async def work() -> None:
+            while True:
+                try:
+                    await look()
+                except (Conflict, Transient):
+                    pass  # too late, or away for a moment: the next one
+                await asyncio.sleep(REVIEWS_EVERY_S)
+
+        return [work]
 
     def _intake(self, name: str, pool: Pool, transport: GatedTransport) -> list[Work]:
         projection, store = Projection(pool, Bell(), TTL), IntakeStore(pool, TTL)

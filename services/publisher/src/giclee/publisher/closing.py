@@ -206,7 +206,8 @@ def _approver(order: Order, index: int, looked: ImageReviewed | None) -> dict[st
     if looked is None:
         return {"by": "gate", "sampled": order.is_drawn(index)}
     said = {"reviewer": looked.reviewer, "reason_codes": looked.reason_codes, "note": looked.note}
-    return {"by": "reviewer", "sampled": order.is_drawn(index), **said}
+    sampled = order.asked.get(index) == "required" and order.is_drawn(index)
+    return {"by": "reviewer", "sampled": sampled, **said}
 
 
 def closing_of(order: Order, decision: Decision, evidence: Evidence, now: datetime) -> RequestClosed:
