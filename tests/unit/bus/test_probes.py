@@ -14,6 +14,7 @@ from giclee.bus import probes
 from giclee.bus.errors import Poison, Transient
 from giclee.bus.settings import ProcessSettings
 from giclee.schemas.strict import FieldError, InvalidInput
+from tests.kit.wait import until
 
 SETTINGS = ProcessSettings(health_port=0, bind_host="127.0.0.1", log_level="info")
 
@@ -108,4 +109,85 @@ async def test_an_internal_endpoint_answers_in_json(sent: bytes, status: int, co
         assert (answer.status, said.get("code")) == (status, code)
         assert (answer.content_type == "application/problem+json") == (code is not None)
         if b"invalid" in sent:
-            assert said["errors"] == [{"pointer": "/prompt", "detail": "is needed"}]
+            assert said["errors"] == [{"pointer": "/prompt", "detail": "is needed", "code": "invalid_field"}]
+
+
+# ---- endpoints that take a file ------------------------------------------------------------------
+
+FILE_MAX = 1000
+
+
+def upload(handle: Any = None, at_once: int = 2, within_s: float = 5.0) -> probes.Upload:
+    async def measured(values: dict[str, Any], file: bytes | None) -> dict[str, Any]:
+        return {"values": values, "bytes": None if file is None else len(file)}
+
+    return probes.Upload(handle=handle or measured, file_max_bytes=FILE_MAX, at_once=at_once, within_s=within_s)
+
+
+def form(**parts: bytes) -> aiohttp.FormData:
+    data = aiohttp.FormData()
+    for name, body in parts.items():
+        data.add_field(name, body, filename=name)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "said"),
+    [
+        (form(values=b'{"a": 1}', file=b"xy"), 200, {"values": {"a": 1}, "bytes": 2}),
+        (form(values=b"{}", file=b""), 200, {"values": {}, "bytes": 0}),
+        (form(values=b"{}", file=b"x" * FILE_MAX), 200, {"values": {}, "bytes": FILE_MAX}),
+        (form(values=b"{}", file=b"x" * (FILE_MAX + 1)), 413, {"code": "too_large"}),
+        (form(file=b"x"), 400, {"code": "not_json"}),
+        (form(values=b"{}", other=b"x"), 400, {"code": "invalid_field"}),
+        (b"{}", 400, {"code": "not_json"}),
+    ],
+)
+async def test_a_file_comes_with_values_and_no_larger_than_allowed(
+    data: Any, status: int, said: dict[str, Any]
+) -> None:
+    """Values and bytes arrive as they were sent; everything else is a problem."""
+    where = "/internal/x"
+    async with served(internal={where: upload()}) as (http, url), http.post(f"{url}{where}", data=data) as answer:
+        found = await answer.json(content_type=None)
+        assert answer.status == status, found
+        assert said.items() <= found.items()
+
+
+async def test_no_more_files_are_taken_than_may_be_at_once() -> None:
+    """The next one is 429 with Retry-After while those before it are served, and welcome afterwards."""
+    go = asyncio.Event()
+
+    async def waits(values: dict[str, Any], file: bytes | None) -> dict[str, Any]:
+        taken.append(values)
+        await go.wait()
+        return {}
+
+    taken: list[dict[str, Any]] = []
+    async with served(internal={"/internal/x": upload(waits)}) as (http, url):
+
+        async def post() -> tuple[int, str | None]:
+            async with http.post(f"{url}/internal/x", data=form(values=b"{}", file=b"x")) as answer:
+                return answer.status, answer.headers.get("Retry-After")
+
+        first = [asyncio.create_task(post()) for _ in range(2)]
+        await until(lambda: len(taken) == 2)
+        assert await post() == (429, probes.BUSY_RETRY_AFTER_S)
+        go.set()
+        assert [await one for one in first] == [(200, None)] * 2
+        assert await post() == (200, None)
+
+
+async def test_a_file_that_takes_too_long_is_given_up_and_its_place_is_free() -> None:
+    """503, and the next one is served."""
+
+    async def hangs(values: dict[str, Any], file: bytes | None) -> dict[str, Any]:
+        if values:
+            return {}
+        await asyncio.Event().wait()
+        return {}
+
+    async with served(internal={"/internal/x": upload(hangs, at_once=1, within_s=0.05)}) as (http, url):
+        for values, status in ((b"{}", 503), (b'{"a": 1}', 200)):
+            async with http.post(f"{url}/internal/x", data=form(values=values)) as answer:
+                assert answer.status == status

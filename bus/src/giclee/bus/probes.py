@@ -1,4 +1,4 @@
-"""What a process says about itself over HTTP: /livez, /readyz, /metrics, and small internal POST endpoints.
+"""What a process says about itself over HTTP: /livez, /readyz, /metrics, and internal POST endpoints.
 
 Alive means that the event loop answers and every registered loop still turns; ready means that every check
 passes now, the databases, buckets and stages of this process included: a stage paused by an outage is unready.
@@ -9,26 +9,46 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from giclee.bus import telemetry
 from giclee.bus.errors import Poison, Transient
 from giclee.bus.settings import ProcessSettings
-from giclee.schemas.strict import InvalidInput
+from giclee.schemas.strict import FieldError, InvalidInput
 
 BODY_MAX_BYTES = 1024 * 1024
 CHECK_TIMEOUT_S = 3.0
 """A check that hangs fails; below the usual time-outs of whoever probes."""
 INTERNAL_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
+CHUNK_BYTES = 256 * 1024
+BUSY_RETRY_AFTER_S = "2"
 
 Alive = Callable[[], None]
 Check = Callable[[], Awaitable[None]]
-Internal = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+Posted = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """An internal endpoint that takes a file: multipart/form-data, `values` (a JSON object), then perhaps `file`.
+
+    At most `at_once` are served; the next one is 429 before anything of it is read. `within_s` bounds reading and
+    handling together.
+    """
+
+    handle: Callable[[dict[str, Any], bytes | None], Awaitable[dict[str, Any]]]
+    file_max_bytes: int
+    at_once: int
+    within_s: float
+
+
+Internal = Posted | Upload
 
 log = telemetry.logger(__name__)
 
@@ -51,7 +71,7 @@ async def serving(
     application.router.add_get("/readyz", partial(_readyz, checks, alive))
     application.router.add_get("/metrics", _metrics)
     for path, handle in internal.items():
-        application.router.add_post(path, _posted(handle))
+        application.router.add_post(path, _Uploaded(handle).endpoint if isinstance(handle, Upload) else _posted(handle))
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=CLOSE_TIMEOUT_S)
     await runner.setup()
     try:
@@ -102,30 +122,84 @@ async def _metrics(_: web.Request) -> web.Response:
     return web.Response(body=telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 
-def _posted(handle: Internal) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _posted(handle: Posted) -> Callable[[web.Request], Awaitable[web.Response]]:
     """A POST endpoint: a JSON object in, a JSON object out, whatever goes wrong as problem+json."""
 
     async def endpoint(request: web.Request) -> web.Response:
-        try:
-            body = orjson.loads(await request.read())
-        except web.HTTPRequestEntityTooLarge:
-            return _problem(413, "too_large", f"at most {BODY_MAX_BYTES} bytes")
-        except orjson.JSONDecodeError as error:
-            return _problem(400, "not_json", str(error))
-        if not isinstance(body, dict):
-            return _problem(400, "invalid_field", "must be a JSON object")
-        try:
-            async with asyncio.timeout(INTERNAL_TIMEOUT_S):
-                return _json(await handle(body))
-        except (Transient, TimeoutError) as error:
-            return _problem(503, "unavailable", str(error) or "took too long")
-        except InvalidInput as error:
-            errors = [{"pointer": one.pointer, "detail": one.detail} for one in error.errors]
-            return _problem(422, "invalid_field", str(error), errors)
-        except (Poison, ValueError) as error:
-            return _problem(422, "invalid_field", str(error))
+        async def work() -> dict[str, Any]:
+            return await handle(_object(await request.read()))
+
+        return await _answered(work, INTERNAL_TIMEOUT_S)
 
     return endpoint
+
+
+class _Uploaded:
+    """The same with a file beside the object; knows how many are being served."""
+
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
+        self._busy = 0
+
+    async def endpoint(self, request: web.Request) -> web.Response:
+        if self._busy >= self._upload.at_once:
+            answer = _problem(429, "busy", f"{self._busy} are served already")
+            answer.headers["Retry-After"] = BUSY_RETRY_AFTER_S
+            return answer
+        self._busy += 1
+        try:
+            return await _answered(partial(self._work, request), self._upload.within_s)
+        finally:
+            self._busy -= 1
+
+    async def _work(self, request: web.Request) -> dict[str, Any]:
+        if request.content_type != "multipart/form-data":
+            raise InvalidInput([FieldError("", "must be multipart/form-data", "not_json")])
+        found: dict[str, bytes] = {}
+        most = {"values": BODY_MAX_BYTES, "file": self._upload.file_max_bytes}
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader) or part.name not in most or part.name in found:
+                raise InvalidInput([FieldError("", "takes one part `values` and at most one `file`")])
+            found[part.name] = await _part(part, most[part.name])
+        return await self._upload.handle(_object(found.get("values", b"")), found.get("file"))
+
+
+async def _part(part: BodyPartReader, bytes_max: int) -> bytes:
+    """A part's bytes, read no further than allowed. Errors: HTTPRequestEntityTooLarge."""
+    body = bytearray()
+    while chunk := await part.read_chunk(CHUNK_BYTES):
+        body += chunk
+        if len(body) > bytes_max:
+            raise web.HTTPRequestEntityTooLarge(max_size=bytes_max, actual_size=len(body))
+    return bytes(body)
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        found = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput([FieldError("", str(error), "not_json")]) from None
+    if not isinstance(found, dict):
+        raise InvalidInput([FieldError("", "must be a JSON object")])
+    return found
+
+
+async def _answered(work: Callable[[], Awaitable[dict[str, Any]]], within_s: float) -> web.Response:
+    """What the work comes to within its time, or which problem."""
+    try:
+        async with asyncio.timeout(within_s):
+            return _json(await work())
+    except web.HTTPRequestEntityTooLarge as error:
+        return _problem(413, "too_large", str(error.text))
+    except (Transient, TimeoutError) as error:
+        return _problem(503, "unavailable", str(error) or "took too long")
+    except InvalidInput as error:
+        errors = [{"pointer": one.pointer, "detail": one.detail, "code": one.code} for one in error.errors]
+        whole = len(error.errors) == 1 and error.errors[0].pointer == ""
+        code = error.errors[0].code
+        return _problem(400 if whole else 422, code if whole else "invalid_field", str(error), errors)
+    except (Poison, ValueError) as error:
+        return _problem(422, "invalid_field", str(error))
 
 
 def _json(body: dict[str, Any], status: int = 200) -> web.Response:

@@ -30,7 +30,6 @@ STOP_MAX_S = 25.0
 
 Background = Callable[[], Coroutine[Any, Any, None]]
 Check = Callable[[], Coroutine[Any, Any, None]]
-Internal = Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
 
 log = telemetry.logger(__name__)
 
@@ -50,7 +49,8 @@ class Service:
 
     `background`: functions that run until cancelled (relays, sweepers, an HTTP server). `checks`: name ->
     function that raises while not ready. `internal`: path -> function behind a small JSON POST endpoint on
-    the health port. `submit` is filled while running: stage name -> the loop's way in for work that no poll brought.
+    the health port, or an Upload. `submit` is filled while running: stage name -> the loop's way in for work that
+    no poll brought.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Service:
     stages: Sequence[Stage] = ()
     background: Sequence[Background] = ()
     checks: dict[str, Check] = field(default_factory=dict)
-    internal: dict[str, Internal] = field(default_factory=dict)
+    internal: dict[str, probes.Internal] = field(default_factory=dict)
     submit: dict[str, Callable[[Record], Coroutine[Any, Any, None]]] = field(default_factory=dict)
 
 
