@@ -29,6 +29,7 @@ from giclee.scorer.dimensions.format import Format
 from giclee.scorer.dimensions.sharpness import Sharpness
 from giclee.scorer.gate import Gate
 from giclee.scorer.handle import Scorer
+from giclee.scorer.judge import Judge
 from giclee.scorer.lane import Lane
 from tests.kit.pictures import SCENE, file_of, hostile, mutated, odd_but_good, rendered
 
@@ -75,7 +76,7 @@ async def scorer(**dimensions: Any) -> AsyncIterator[Scorer]:
     running = [asyncio.create_task(lane.run()) for lane in lanes.values()]
     decoder = Decoder()
     try:
-        yield Scorer(blobs=MemoryBlobs(), decoder=decoder, lanes=lanes, store=Remembers())
+        yield Scorer(blobs=MemoryBlobs(), judge=Judge(decoder=decoder, lanes=lanes), store=Remembers())
     finally:
         for task in running:
             task.cancel()
@@ -115,8 +116,8 @@ async def test_a_hostile_file_ends_in_a_verdict_that_is_no_pass() -> None:
     """Over 150 of them, one scorer: no exception, nothing passes, each under five seconds, and the decoder's child
     says why itself."""
     async with scorer() as by:
-        await by.decoder.check()
-        child = by.decoder._child
+        await by.judge.decoder.check()
+        child = by.judge.decoder._child
         for name, body in hostile().items():
             began = time.monotonic()
             found = await verdict(by, body)
@@ -124,7 +125,7 @@ async def test_a_hostile_file_ends_in_a_verdict_that_is_no_pass() -> None:
             assert found.verdict in ("fail", "unsure") and not found.passes(), name
             assert (found.scores["format"].reason or "").startswith("decoding"), name
             assert found.scores["safety"].verdict == "unsure", f"{name}: what was not looked at is not safe"
-        assert by.decoder._child is child, "no file killed the child"
+        assert by.judge.decoder._child is child, "no file killed the child"
 
 
 def test_the_corpus_is_large_enough() -> None:

@@ -70,6 +70,7 @@ from giclee.scorer.decode import Decoded
 from giclee.scorer.dimension import Evaluator, Measured, Picture
 from giclee.scorer.gate import Gate
 from giclee.scorer.handle import Scorer
+from giclee.scorer.judge import Judge as Examiner
 from giclee.scorer.lane import Lane
 from giclee.scorer.store import Store as ScorerStore
 from tests.interleavings.clockwork import Life, SeededLoop, Turnstile, alone, kill, living
@@ -292,7 +293,7 @@ class World:
         lanes = {**likes, "alignment": Lane("alignment", _Judge(self.fate))}
         blobs: Any = GatedBlobs(self.blobs, self.turnstile)
         decoder: Any = _Open()
-        scorer = Scorer(blobs=blobs, decoder=decoder, lanes=lanes, store=ScorerStore(pool))
+        scorer = Scorer(blobs=blobs, judge=Examiner(decoder=decoder, lanes=lanes), store=ScorerStore(pool))
         return [self._loop(name, scorer.stage()).run, *(lane.run for lane in lanes.values())]
 
     def _publisher(self, name: str, pool: Pool, transport: GatedTransport) -> list[Work]:

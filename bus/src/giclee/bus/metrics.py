@@ -42,6 +42,7 @@ METRICS: dict[str, Metric] = {
     "giclee_generation_seconds": Metric("seconds", ("model",), "Time of one image: its share of a batch."),
     # scorer
     "giclee_verdicts_total": Metric("counter", ("verdict",), "Images the scorer judged."),
+    "giclee_evaluations_total": Metric("counter", ("verdict",), "Pictures made elsewhere that the scorer judged."),
     "giclee_dimension_verdicts_total": Metric("counter", ("dimension", "verdict"), "What the gate said, by dimension."),
     "giclee_dimension_seconds": Metric("seconds", ("dimension",), "Time one dimension took for one batch of images."),
     "giclee_dimension_failures_total": Metric("counter", ("dimension", "why"), "Measurements that did not come about."),

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,6 +28,7 @@ larger than itself, and too large for the topic that announces it."""
 INTEGER_MAX = 2**63 - 1
 DEADLINE_MAX = timedelta(days=30)
 VALUE_MAX_BYTES = 1024 * 1024
+Asked = TypeVar("Asked", bound=BaseModel)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -153,6 +154,14 @@ def _validated(model: type[BaseModel], values: dict[str, Any], errors: list[Fiel
         raise InvalidInput(errors + _schema_errors(error)) from None
     if errors:
         raise InvalidInput(errors)
+    return found
+
+
+def part_from(model: type[Asked], values: Any) -> Asked:
+    """A part of a call from parsed JSON. Errors: InvalidInput with every reason."""
+    if not isinstance(values, dict):
+        raise InvalidInput([FieldError("", "must be a JSON object", "invalid_field")])
+    found: Asked = _validated(model, values, [])
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from giclee.schemas.gates import GateRow
 from giclee.scorer import dimensions
 from giclee.scorer.decode import decoding
 from giclee.scorer.dimension import NotUsable
+from giclee.scorer.evaluate import PATH, Evaluations
 from giclee.scorer.gate import Gates
 from giclee.scorer.handle import Scorer
+from giclee.scorer.judge import Judge
 from giclee.scorer.lane import Lane
 from giclee.scorer.settings import ScorerSettings
 from giclee.scorer.store import SCHEMA, Store
@@ -41,9 +44,13 @@ async def main(chosen: ScorerSettings) -> None:
         database.connect(chosen.database, SCHEMA) as pool,
         blobs.connect(chosen.blobs) as bucket,
         decoding() as decoder,
+        decoding() as decoder_of_evaluations,
     ):
         store = Store(pool)
-        scorer = Scorer(blobs=bucket, decoder=decoder, lanes=lanes, store=store, gates=Gates(live.rows, own))
+        judge = Judge(decoder=decoder, lanes=lanes, gates=Gates(live.rows, own))
+        scorer = Scorer(blobs=bucket, judge=judge, store=store)
+        # a decoder of its own: a file that hangs it keeps no image of the line waiting
+        evaluations = Evaluations(replace(judge, decoder=decoder_of_evaluations), bucket)
         await run.serve(
             run.Service(
                 name="scorer",
@@ -57,6 +64,7 @@ async def main(chosen: ScorerSettings) -> None:
                     "blobs": bucket.check,
                     "gate": live.check,
                 },
+                internal={PATH: evaluations.door(at_once=chosen.evaluations_max)},
             ),
             transport,
         )

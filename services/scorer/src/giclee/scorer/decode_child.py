@@ -63,6 +63,8 @@ def _answer(sink: BinaryIO, body: bytes) -> None:
         told, raw = {"format": kind, "width": image.width, "height": image.height}, image.tobytes()
     except Refusal as error:
         told, raw = {"refused": str(error)}, b""
+    except UnidentifiedImageError:  # its own words name an address in memory
+        told, raw = {"refused": "no PNG, JPEG or WebP that can be read"}, b""
     except _REFUSALS as error:
         told, raw = {"refused": f"{type(error).__name__}: {error}"[:300]}, b""
     head = json.dumps(told).encode()

@@ -18,6 +18,9 @@ class ScorerSettings(Settings):
     threads: int = setting(1, ge=1, le=256, says="Threads that each dimension's model computes with.")
     batch_max: int = setting(8, ge=1, le=64, says="Pictures that a dimension measures at once.")
     concurrency: int = setting(16, ge=1, le=256, says="Images scored at once.")
+    evaluations_max: int = setting(
+        2, ge=1, le=64, says="Pictures made elsewhere that are judged at once beside the line's; the next is refused."
+    )
     dimension_timeout_s: float = setting(
         30.0, ge=1, le=600, unit="s", says="Longest one batch may take in one dimension; then the process restarts."
     )
