@@ -38,6 +38,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "fastapi": (
         "*/api.py",
         "*/problems.py",
+        "intake/evaluation_api.py",
         "publisher/review_api.py",
         "replay/doctor_api.py",
         "replay/gate_api.py",
@@ -53,7 +54,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     ),
     "faust": ("router/health.py",),
     "confluent_kafka": ("infra/topics.py", "bus/avro.py", "cli/lag.py"),
-    "httpx2": ("gpu_worker/providers/*.py", "intake/quote.py", "replay/ask.py", "cli/*.py"),
+    "httpx2": ("gpu_worker/providers/*.py", "intake/quote.py", "intake/ask_scorer.py", "replay/ask.py", "cli/*.py"),
     "torch": ("gpu_worker/device.py", "gpu_worker/providers/diffusion.py", "scorer/embed.py", "models/*.py"),
     "diffusers": ("gpu_worker/providers/diffusion.py", "models/*.py"),
     "open_clip": ("scorer/embed.py", "models/*.py"),

@@ -16,8 +16,10 @@ from giclee.bus import database
 from giclee.bus.gather import Gathered
 from giclee.bus.settings import DatabaseSettings
 from giclee.intake import api
+from giclee.intake.ask_scorer import ScorerCalls
 from giclee.intake.bodies import Linker
 from giclee.intake.clock import Clock
+from giclee.intake.evaluation import Evaluator
 from giclee.intake.handle import handle
 from giclee.intake.projection import Projection
 from giclee.intake.quote import Quoter
@@ -28,6 +30,7 @@ from tests.unit.intake.builders import Line
 
 API_KEY = "a-key-of-sixteen-characters"
 URL = "https://giclee.example"
+EVALUATIONS_MAX = 2
 TTL = timedelta(hours=72)
 Answer = httpx2.Response
 
@@ -43,7 +46,7 @@ class Said(NamedTuple):
 class Desk:
     """One replica of intake, with a client that holds the key."""
 
-    def __init__(self, pool: database.Pool, quoter: Quoter | None = None) -> None:
+    def __init__(self, pool: database.Pool, quoter: Quoter | None = None, scorer: ScorerCalls | None = None) -> None:
         self.pool = pool
         self.bell = Bell()
         self.store = Store(pool, TTL)
@@ -51,7 +54,9 @@ class Desk:
         self.switches: dict[str, SwitchSet] = {}
         self.clock = Clock(self.store, self.projection, self.switches)
         self._apply = Gathered(self.projection.apply, 64)
-        desk = api.Desk(self.store, quoter or Quoter(None, None, 1), self.bell, Linker(URL, "https://assets.example"))
+        linker = Linker(URL, "https://assets.example")
+        self.evaluator = Evaluator(self.store, scorer or ScorerCalls(None, 1), EVALUATIONS_MAX)
+        desk = api.Desk(self.store, quoter or Quoter(None, None, 1), self.bell, linker, self.evaluator)
         self.app = api.application(desk, api_key=API_KEY)
         transport = httpx2.ASGITransport(self.app, raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {API_KEY}"}
@@ -117,10 +122,12 @@ class Desk:
 
 
 @asynccontextmanager
-async def opened(database_url: str, quoter: Quoter | None = None) -> AsyncIterator[Desk]:
+async def opened(
+    database_url: str, quoter: Quoter | None = None, scorer: ScorerCalls | None = None
+) -> AsyncIterator[Desk]:
     """A desk on a migrated database."""
     settings = DatabaseSettings(url=SecretStr(database_url), pool_max=6, statement_timeout_s=15)
     async with database.connect(settings, schema="intake") as pool:
-        desk = Desk(pool, quoter)
+        desk = Desk(pool, quoter, scorer)
         async with desk.http:
             yield desk

@@ -114,11 +114,13 @@ def launch(service: Service, replica: int, *, ports: Ports, folder: Folder, env:
 
 
 def _asked_by_intake(ports: Ports) -> dict[str, str]:
-    """Where policy and router answer dry runs (internal paths on the health ports), and where assets are shown."""
+    """Where policy and router answer dry runs and the scorer evaluations (internal paths on the health ports of the
+    first replicas), and where assets are shown."""
     first = {row.name: f"http://{ports.client_host}:{health_port(row, 1, ports)}" for row in TABLE}
     return {
         "GICLEE_INTAKE_POLICY_URL": first["policy"],
         "GICLEE_INTAKE_ROUTER_URL": first["router"],
+        "GICLEE_INTAKE_SCORER_URL": first["scorer"],
         "GICLEE_INTAKE_ASSETS_URL": f"http://{ports.client_host}:{ports.of('publisher')}",
     }
 

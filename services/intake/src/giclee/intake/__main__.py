@@ -12,8 +12,10 @@ from giclee.bus.settings import load
 from giclee.bus.stage import Stage
 from giclee.bus.table import Table
 from giclee.intake import api
+from giclee.intake.ask_scorer import ScorerCalls
 from giclee.intake.bodies import Linker
 from giclee.intake.clock import Clock
+from giclee.intake.evaluation import Evaluator
 from giclee.intake.handle import READS, STAGE, handle
 from giclee.intake.projection import Projection
 from giclee.intake.quote import Quoter
@@ -40,7 +42,9 @@ async def main(settings: IntakeSettings) -> None:
         switches: Table[SwitchSet] = Table(SwitchSet, transport)
         quoter = Quoter(settings.policy_url, settings.router_url, settings.quote_deadline_s)
         linker = Linker(settings.links_from(), settings.assets_from())
-        app = api.application(api.Desk(store, quoter, bell, linker), api_key=settings.api_key.get_secret_value())
+        scorer = ScorerCalls(settings.scorer_url, settings.evaluation_deadline_s)
+        desk = api.Desk(store, quoter, bell, linker, Evaluator(store, scorer, settings.evaluations_max))
+        app = api.application(desk, api_key=settings.api_key.get_secret_value())
         stage = Stage(
             name=STAGE,
             reads=READS,

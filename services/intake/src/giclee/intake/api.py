@@ -1,4 +1,4 @@
-"""HTTP: requests posted, shown, listed, followed and cancelled. Decides nothing.
+"""HTTP: requests posted, shown, listed, followed and cancelled; evaluations. Decides nothing.
 
 The bearer key decides the tenant; in this release there is one key, and its tenant is `default`.
 """
@@ -20,16 +20,16 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from giclee.bus import telemetry
 from giclee.bus.errors import Transient
-from giclee.intake import accept, bodies
+from giclee.intake import accept, bodies, call, evaluation_api
 from giclee.intake import store as stored
 from giclee.intake.bodies import Accepted, Linker, ListQuery, NoQuery, Page, PostQuery, Quote, Shown
+from giclee.intake.evaluation import Asked, Evaluator
 from giclee.intake.problems import Problem, answer_problems, responses
 from giclee.intake.quote import Quoter
 from giclee.intake.store import Store
 from giclee.intake.stream import Bell, follow
 from giclee.schemas import parts
 from giclee.schemas.events import ImageRequested
-from giclee.schemas.strict import VALUE_MAX_BYTES
 
 TENANT = "default"
 POST_ROUTE = "POST /v1/requests"
@@ -50,6 +50,7 @@ class Desk:
     quoter: Quoter
     bell: Bell
     linker: Linker
+    evaluator: Evaluator
     streams: int = 0
 
     def accepted(self, found: stored.Accepted) -> Accepted:
@@ -71,6 +72,7 @@ def application(desk: Desk, *, api_key: str) -> FastAPI:
     _post_routes(app, desk)
     _get_routes(app, desk)
     _end_routes(app, desk)
+    evaluation_api.routes(app, desk.store, desk.evaluator, TENANT)
     _describe(app)
     return app
 
@@ -89,12 +91,12 @@ def _post_routes(app: FastAPI, desk: Desk) -> None:
         request: Request, response: Response, query: Annotated[PostQuery, Query()]
     ) -> Accepted | Quote:
         """Ask for approved images. With `dry_run=true` nothing is stored: verdict, expected cost and time."""
-        raw = await _body(request)
+        raw = await call.body(request)
         if query.dry_run:
             response.status_code = 200
             return Quote(**await desk.quoter.quote(accept.request_of(raw, TENANT)))
         try:
-            found = await accept.accept(desk.store, raw, tenant=TENANT, route=POST_ROUTE, key=_key(request))
+            found = await accept.accept(desk.store, raw, tenant=TENANT, route=POST_ROUTE, key=call.key(request))
         except stored.KeyInFlight:
             raise Problem(409, "idempotency_in_flight") from None
         except stored.KeyMismatch:
@@ -156,7 +158,7 @@ def _end_routes(app: FastAPI, desk: Desk) -> None:
     )
     async def cancel_request(request: Request, request_id: str, _: Annotated[NoQuery, Query()]) -> Accepted:
         """Ask for a request to end; `cancelled` follows unless it ends otherwise first."""
-        note = accept.note_of(await _body(request))
+        note = accept.note_of(await call.body(request))
         try:
             found = await desk.store.cancel(TENANT, _id(request_id), note)
         except stored.Ended:
@@ -172,36 +174,6 @@ def _end_routes(app: FastAPI, desk: Desk) -> None:
 
 
 # ---- reading a call -----------------------------------------------------------------------------
-
-
-async def _body(request: Request) -> bytes:
-    """The body, read no further than is allowed. Errors: Problem 413, 415."""
-    too_large = Problem(413, "too_large", f"a body is at most {VALUE_MAX_BYTES} bytes")
-    length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length[:20]) > VALUE_MAX_BYTES:
-        raise too_large
-    raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > VALUE_MAX_BYTES:
-            raise too_large
-    if raw:
-        _is_json(request.headers.get("content-type", "application/json"))
-    return bytes(raw)
-
-
-def _is_json(content_type: str) -> None:
-    kind, _, rest = content_type.lower().partition(";")
-    charset = rest.partition("charset=")[2].partition(";")[0].strip(' "')
-    if kind.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
-        raise Problem(415, "unsupported_media_type")
-
-
-def _key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not accept.is_key(key):
-        raise Problem(400, "invalid_header", accept.KEY_RULE)
-    return key
 
 
 def _after(request: Request) -> int:
@@ -241,6 +213,8 @@ def _describe(app: FastAPI) -> None:
     schema = ImageRequested.model_json_schema(ref_template="#/components/schemas/{model}")
     schema["required"] = []  # over HTTP a missing request_id is made
     named = schema.pop("$defs", {}) | {"ImageRequested": schema, "Cancel": _CANCEL}
+    asked = Asked.model_json_schema(ref_template="#/components/schemas/{model}")
+    named |= asked.pop("$defs", {}) | {"EvaluationAsked": asked | {"required": ["prompt", "image"]}}
     named["Problem"] = bodies.Problem.model_json_schema()
     components = found.setdefault("components", {})
     components["schemas"] = named | components.get("schemas", {})

@@ -52,7 +52,7 @@ class Problem(Exception):
             request_id=own_id,
         )
         headers = {HEADER: own_id}
-        if self.status == 503 or self.code == "idempotency_in_flight":
+        if self.status in (429, 503) or self.code == "idempotency_in_flight":
             headers["Retry-After"] = RETRY_AFTER_S
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"

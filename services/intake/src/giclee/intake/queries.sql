@@ -173,3 +173,38 @@ DELETE FROM intake.requests WHERE request IS NULL AND first_heard_at < clock_tim
 DELETE FROM intake.requests WHERE number IN (
     SELECT number FROM intake.requests WHERE outcome IS NOT NULL AND closed_at < clock_timestamp() - interval '400 days'
     ORDER BY number LIMIT 1000);
+
+-- name: claim_key
+-- Claim an Idempotency-Key for an answer that takes a while; nothing when it was answered or is being answered.
+INSERT INTO intake.idempotency (tenant, route, key, body_sha256, claim, claimed_until)
+VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6::interval)
+ON CONFLICT (tenant, route, key) DO UPDATE
+SET body_sha256 = excluded.body_sha256, claim = excluded.claim, claimed_until = excluded.claimed_until,
+    answer = NULL, answered_at = clock_timestamp()
+WHERE idempotency.claimed_until < clock_timestamp()
+    OR idempotency.answered_at < clock_timestamp() - interval '24 hours'
+RETURNING true;
+
+-- name: answer_claim
+-- Give the answer under a claimed key; nothing when the claim ran out and another took it.
+UPDATE intake.idempotency SET answer = $5, claim = NULL, claimed_until = NULL, answered_at = clock_timestamp()
+WHERE tenant = $1 AND route = $2 AND key = $3 AND claim = $4
+RETURNING true;
+
+-- name: release_claim
+-- There is no answer: the key is free again.
+DELETE FROM intake.idempotency WHERE tenant = $1 AND route = $2 AND key = $3 AND claim = $4;
+
+-- name: keep_evaluation
+-- An evaluation whose caller asked for it to be kept.
+INSERT INTO intake.evaluations (tenant, evaluation_id, prompt, answer) VALUES ($1, $2, $3, $4);
+
+-- name: evaluation
+-- One kept evaluation.
+SELECT evaluated_at, prompt, answer FROM intake.evaluations WHERE tenant = $1 AND evaluation_id = $2;
+
+-- name: forget_evaluations
+-- Kept evaluations are shown as long as ended requests are.
+DELETE FROM intake.evaluations WHERE (tenant, evaluation_id) IN (
+    SELECT tenant, evaluation_id FROM intake.evaluations
+    WHERE evaluated_at < clock_timestamp() - interval '400 days' ORDER BY evaluated_at LIMIT 1000);

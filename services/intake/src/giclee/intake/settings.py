@@ -31,6 +31,15 @@ class IntakeSettings(Settings):
     quote_deadline_s: float = setting(
         3.0, gt=0, le=30, unit="s", says="Longest a dry run waits for policy and router together."
     )
+    scorer_url: str | None = setting(
+        None, pattern=_URL, says="The scorer's health port, asked for evaluations; absent: they answer 503."
+    )
+    evaluation_deadline_s: float = setting(
+        40.0, gt=0, le=300, unit="s", says="Longest an evaluation waits for the scorer; a hostile file may take 20."
+    )
+    evaluations_max: int = setting(
+        2, ge=1, le=64, says="Evaluations answered at once, each with its picture in memory; more are refused as busy."
+    )
 
     def links_from(self) -> str:
         """What links in answers start with: the public address, else the address that is bound."""

@@ -191,6 +191,53 @@ class Store:
         await failpoints.reach("after-cancel-commit")
         return Accepted(request_id, state)
 
+    # ---- evaluations ----------------------------------------------------------------------------
+
+    async def claim(self, key: Key, claim: UUID, within: timedelta) -> dict[str, Any] | None:
+        """The answer given under a key, else None: the key is ours for so long, under the name of `claim`.
+
+        Errors: KeyInFlight, KeyMismatch, Transient.
+        """
+        named = (key.tenant, key.route, key.text)
+        with database.translated():
+            if await self._pool.fetchval(QUERIES.claim_key, *named, key.body_sha256, claim, within):
+                return None
+            row = await self._pool.fetchrow(QUERIES.answer_under_key, *named)
+        if row is None:  # freed or forgotten in this moment; the next try will have it
+            raise KeyInFlight
+        if row["body_sha256"] != key.body_sha256:
+            raise KeyMismatch
+        if row["answer"] is None:
+            raise KeyInFlight
+        answer: dict[str, Any] = row["answer"]
+        return answer
+
+    async def release(self, key: Key, claim: UUID) -> None:
+        """Nothing came of a claim."""
+        with database.translated():
+            await self._pool.execute(QUERIES.release_claim, key.tenant, key.route, key.text, claim)
+
+    async def keep_answer(
+        self, tenant: str, evaluation_id: UUID, answer: dict[str, Any], *, key: Key | None, prompt: str | None
+    ) -> None:
+        """The answer under its claimed key, and the evaluation where a prompt comes with it, in one transaction.
+
+        Errors: KeyInFlight when the claim ran out and another took it, Transient.
+        """
+        with database.translated():
+            async with self._pool.acquire() as connection, connection.transaction():
+                if key is not None:
+                    claimed = (key.tenant, key.route, key.text, evaluation_id)
+                    if not await connection.fetchval(QUERIES.answer_claim, *claimed, answer):
+                        raise KeyInFlight
+                if prompt is not None:
+                    await connection.execute(QUERIES.keep_evaluation, tenant, evaluation_id, prompt, answer)
+
+    async def evaluation(self, tenant: str, evaluation_id: UUID) -> Row | None:
+        """One evaluation that was kept."""
+        with database.translated():
+            return await self._pool.fetchrow(QUERIES.evaluation, tenant, evaluation_id)
+
     # ---- reading --------------------------------------------------------------------------------
 
     async def request(self, tenant: str, request_id: UUID) -> Row | None:
@@ -247,5 +294,6 @@ class Store:
     async def forget(self) -> None:
         """Drop what nobody may ask for any more."""
         with database.translated():
-            for query in (QUERIES.forget_answers, QUERIES.forget_unseen, QUERIES.forget_closed):
+            forgetting = (QUERIES.forget_answers, QUERIES.forget_unseen, QUERIES.forget_closed)
+            for query in (*forgetting, QUERIES.forget_evaluations):
                 await self._pool.execute(query)
