@@ -21,6 +21,7 @@ from giclee.cli import (
     lag,
     requests,
     review,
+    score,
     scorer,
     switch,
     topics,
@@ -46,6 +47,7 @@ GROUPS: dict[str, typer.Typer] = {
 # name -> a command that has no verbs below it
 COMMANDS: dict[str, Callable[..., None]] = {
     "request": requests.create,
+    "score": score.score,
     "lag": lag.lag,
     "doctor": doctor.doctor,
 }
