@@ -419,6 +419,27 @@ async def test_no_more_are_taken_than_may_be_at_once(database: str) -> None:
         assert [(await one).status_code for one in first] == [200, 200]
 
 
+async def test_files_that_hang_the_decoder_hold_up_no_image_of_the_line(database: str) -> None:
+    """As many as may be at once hang for as long as they may; images pass meanwhile, and whoever asked hears 503."""
+    async with line(database, decoder="tests.kit.bad_decoders", deadline_s=3) as made:
+        hanging = [asyncio.create_task(made.post(b"hang")) for _ in range(2)]
+        for _ in range(5):
+            (scored,) = await made.by.handle(await generated(made.by, GOOD))
+            assert scored.verdict == "pass"  # type: ignore[attr-defined]
+        assert not any(one.done() for one in hanging)
+        for one in hanging:
+            problem(await one, 503, "scorer_unavailable")
+
+
+async def test_a_file_that_kills_the_decoder_is_unsure(database: str) -> None:
+    """200: it was not judged, which is no pass; the process lives."""
+    async with line(database, decoder="tests.kit.bad_decoders") as made:
+        found = (await made.post(b"crash")).json()
+
+    assert (found["verdict"], found["scores"]["format"]["verdict"]) == ("unsure", "unsure")
+    assert "gave up" in found["scores"]["format"]["reason"]
+
+
 async def test_a_busy_scorer_is_429(database: str) -> None:
     """Another intake may have asked it."""
     held = HeldUp()

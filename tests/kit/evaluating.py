@@ -54,10 +54,17 @@ class Line:
 
 @asynccontextmanager
 async def line(
-    database: str, *, judging: Judging | None = None, deadline_s: float = 30.0, at_once: int = 2, **dimensions: Any
+    database: str,
+    *,
+    judging: Judging | None = None,
+    deadline_s: float = 30.0,
+    at_once: int = 2,
+    decoder: str = "giclee.scorer.decode_child",
+    **dimensions: Any,
 ) -> AsyncIterator[Line]:
-    """Both services. `judging` stands in for the scorer's end of the call where a test holds it up."""
-    own = Decoder()
+    """Both services. `judging` stands in for the scorer's end of the call where a test holds it up, `decoder` for
+    the module that decodes what evaluations bring."""
+    own = Decoder(module=decoder)
     async with scorer(**dimensions) as by:
         judge = Judge(decoder=own, lanes=by.judge.lanes, gates=by.judge.gates)
         door = Evaluations(judge, by.blobs).door(at_once=at_once)

@@ -75,6 +75,15 @@ def test_a_process_gets_its_own_ports_only(tmp_path: Path) -> None:
     assert env["GICLEE_GPU_WORKER_POOL"] == "local" and "GICLEE_GPU_WORKER_PORT" not in env
 
 
+def test_every_intake_asks_the_first_replicas(tmp_path: Path) -> None:
+    """Internal calls go to health ports: policy's and the router's for dry runs, the scorer's for evaluations."""
+    ports, folder = Ports(47000), Folder(tmp_path)
+    asked = {"GICLEE_INTAKE_POLICY_URL": 47110, "GICLEE_INTAKE_ROUTER_URL": 47120, "GICLEE_INTAKE_SCORER_URL": 47150}
+    for replica in (1, 2):
+        env = services.launch(TABLE[0], replica, ports=ports, folder=folder, env={}).env
+        assert {name: env[name] for name in asked} == {name: f"http://127.0.0.1:{at}" for name, at in asked.items()}
+
+
 def test_heavy_services_run_in_the_other_environment(tmp_path: Path) -> None:
     """scorer and gpu_worker are started by the Python that has torch."""
     argv = {row.name: services.launch(row, 1, ports=Ports(), folder=Folder(tmp_path), env={}).argv for row in TABLE}
