@@ -107,7 +107,7 @@ async def test_a_good_picture_passes_with_every_dimension_and_the_gates_version(
         (found,) = await by.handle(event)
         assert isinstance(found, ImageScored)
         assert found.passes() and found.verdict == "pass" and found.gate_version == Gate().version
-        assert set(found.scores) == Gate().required()
+        assert set(found.scores) == Gate().required("generic", 64)
         assert found.scores["sharpness"].threshold == 0.5 and found.scores["safety"].evaluator == "says"
         assert (found.sha256, found.labels, found.hop) == (event.image.sha256, {"channel": "email"}, event.hop)
 

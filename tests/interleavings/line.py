@@ -289,7 +289,7 @@ class World:
         return [loop.run, batcher.run, sweeper.renew, sweeper.sweep, relay.run]
 
     def _scorer(self, name: str, pool: Pool, transport: GatedTransport) -> list[Work]:
-        likes = {name: Lane(name, _Likes()) for name in Gate().required()}
+        likes = {name: Lane(name, _Likes()) for name in Gate().required("generic", 64)}
         lanes = {**likes, "alignment": Lane("alignment", _Judge(self.fate))}
         blobs: Any = GatedBlobs(self.blobs, self.turnstile)
         decoder: Any = _Open()

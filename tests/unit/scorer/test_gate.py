@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from giclee.schemas.events import GateSet, ImageScored
 from giclee.schemas.gates import GateRow as Row
+from giclee.schemas.gates import place_of
+from giclee.scorer import dimensions
 from giclee.scorer.dimension import Evaluator, Measured
 from giclee.scorer.gate import TABLE, Gate, Gates, overall, overlaid, version_of
 
@@ -20,7 +22,7 @@ WHO = {name: Evaluator(f"model of {name}", "1") for name in "abc"}
 
 def judged(**measured: Measured | None) -> tuple[str, dict[str, Any]]:
     scores = GATE.scores(measured, WHO, asset_type="generic", long_side_px=64)
-    return overall(scores, GATE.required()), scores
+    return overall(scores, GATE.required("generic", 64)), scores
 
 
 @pytest.mark.parametrize(
@@ -105,11 +107,38 @@ def test_the_first_row_that_fits_counts_and_rows_can_be_of_one_asset_type() -> N
 
 
 def test_every_row_of_the_table_makes_sense() -> None:
-    """Doubt lies under pass, every dimension has a row without limits, safety is never passed at zero."""
+    """Safety is never passed at zero; what one asset type's row names has a row for every size; nothing is named that
+    nobody measures."""
     for row in TABLE:
         assert row.pass_at > 0
-    for name in Gate().required():
-        assert any(row.dimension == name and row.asset_type is None and row.long_side_max_px is None for row in TABLE)
+        assert any(one.place() == place_of(row.dimension, row.asset_type, None) for one in TABLE)
+    assert {row.dimension for row in TABLE if row.asset_type is None} <= set(dimensions.TABLE)
+    for row in TABLE:
+        assert row.asset_type is None or row.asset_type in dimensions.BY_ASSET_TYPE[row.dimension]
+
+
+def test_what_one_asset_type_must_have_others_need_not() -> None:
+    """A row of one asset type decides there, missing or measured, and elsewhere it is as if it were not."""
+    gate = Gate((Row(dimension="a", pass_at=0.5, doubt_at=0.2),
+                 Row(dimension="tile", asset_type="product-tile", pass_at=0.5, doubt_at=0.2)))  # fmt: skip
+
+    def whole(asset_type: str, **values: float) -> str:
+        measured = {name: Measured(value) for name, value in values.items()}
+        scores = gate.scores(measured, {}, asset_type=asset_type, long_side_px=64)
+        return overall(scores, gate.required(asset_type, 64))
+
+    assert [whole("product-tile", a=1, tile=tile) for tile in (1, 0.3, 0)] == ["pass", "unsure", "fail"]
+    assert whole("product-tile", a=1) == "unsure"
+    assert whole("generic", a=1) == "pass"
+    assert whole("generic", a=1, tile=0) == "pass"
+    assert "tile" not in gate.scores({"a": Measured(1.0)}, {}, asset_type="generic", long_side_px=64)
+
+
+def test_what_only_small_pictures_must_have_large_ones_need_not() -> None:
+    """What is required follows the rows that fit the picture's size as well."""
+    gate = Gate((*GATE.table, Row(dimension="c", long_side_max_px=128, pass_at=0.5, doubt_at=None)))
+    assert gate.required("generic", 64) == {"a", "b", "c"}
+    assert gate.required("generic", 512) == {"a", "b"}
 
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -131,7 +160,7 @@ def test_what_was_set_lies_over_the_file_and_that_over_the_table() -> None:
         return scores["alignment"].threshold, scores["alignment"].verdict
 
     assert thresholds("generic") == (0.8, "pass")
-    assert "brand" in gates.now().required()
+    assert "brand" in gates.now().required("generic", 64)
     before = gates.now().version
     live[hero.place()] = told(hero)
     assert (thresholds("email-hero"), thresholds("generic")) == ((0.95, "unsure"), (0.8, "pass"))

@@ -40,7 +40,8 @@ def passing(labels: Sequence[Label], gate: Gate, dimension: str) -> tuple[list[L
     """Labels that every other dimension passes, and how many each dimension kept out."""
     kept, kept_out = [], Counter[str]()
     for label in labels:
-        failing = [name for name in gate.required() - {dimension} if not _passes(label, gate, name)]
+        others = gate.required(label.asset_type, 0) - {dimension}
+        failing = [name for name in others if not _passes(label, gate, name)]
         kept_out.update(failing)
         if not failing:
             kept.append(label)

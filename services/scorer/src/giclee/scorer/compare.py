@@ -49,8 +49,9 @@ def judged(scored: ImageScored, gate: Gate) -> tuple[str, dict[str, Score]]:
     """The verdict and scores that a gate gives to what was measured."""
     measured = {name: _measured(score) for name, score in scored.scores.items()}
     who = {name: Evaluator(score.evaluator, score.evaluator_version) for name, score in scored.scores.items()}
-    scores = gate.scores(measured, who, asset_type=scored.asset_type, long_side_px=scored.long_side_px or 0)
-    return overall(scores, gate.required()), scores
+    long_side_px = scored.long_side_px or 0
+    scores = gate.scores(measured, who, asset_type=scored.asset_type, long_side_px=long_side_px)
+    return overall(scores, gate.required(scored.asset_type, long_side_px)), scores
 
 
 def _measured(score: Score) -> Measured | None:

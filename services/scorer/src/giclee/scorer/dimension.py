@@ -31,11 +31,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A value, higher is better; `certain` False when the dimension cannot really tell; why, in a few words."""
+    """A value, higher is better; `certain` False when the dimension cannot really tell; why, in a few words.
+
+    `version` is who measured, where that is known only with the answer; else the evaluator's own counts.
+    """
 
     value: float | None
     certain: bool = True
     reason: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 A value at or over `pass_at` passes, one at or over `doubt_at` is unsure, one below fails. None, NaN,
 infinities, uncertain and missing measurements are unsure. The version is the table's hash and stands on
-every verdict. The first row that fits counts. A dimension without a row is shown and decides nothing.
+every verdict. The first row that fits counts. A dimension that no row fits, for this asset type and size, is shown
+and decides nothing.
 The operator's file lies over the table, and what was set since (`GateSet`) over both.
 """
 
@@ -69,9 +70,9 @@ class Gate:
     def version(self) -> str:
         return version_of(self.table)
 
-    def required(self) -> frozenset[str]:
-        """Dimensions that decide."""
-        return frozenset(row.dimension for row in self.table)
+    def required(self, asset_type: str, long_side_px: int) -> frozenset[str]:
+        """Dimensions that decide about such a picture: those of which a row fits it."""
+        return frozenset(row.dimension for row in self.table if row.fits(row.dimension, asset_type, long_side_px))
 
     def row(self, dimension: str, asset_type: str, long_side_px: int) -> Row | None:
         """The first row that fits."""
@@ -86,37 +87,35 @@ class Gate:
         long_side_px: int,
     ) -> dict[str, Score]:
         """A score for every dimension that was measured or is required."""
-        names = sorted(measured.keys() | self.required())
+        rows = {name: self.row(name, asset_type, long_side_px) for name in measured}
+        rows |= {name: self.row(name, asset_type, long_side_px) for name in self.required(asset_type, long_side_px)}
         return {
-            name: self._score(name, measured.get(name), evaluators.get(name), asset_type, long_side_px)
-            for name in names
-            if name in self.required() or _finite(measured.get(name))
+            name: _score(row, measured.get(name), evaluators.get(name))
+            for name, row in sorted(rows.items())
+            if row is not None or _finite(measured.get(name))
         }
 
-    def _score(
-        self, name: str, found: Measured | None, by: Evaluator | None, asset_type: str, long_side_px: int
-    ) -> Score:
-        row = self.row(name, asset_type, long_side_px)
-        who = by or Evaluator("none", "0")
-        value = found.value if found is not None and _finite(found) else None
-        threshold = row.pass_at if row is not None else None
-        return Score(
-            value=value,
-            threshold=threshold,
-            verdict="pass" if row is None and name not in self.required() else _judged(row, found),
-            evaluator=who.name,
-            evaluator_version=who.version,
-            reason=found.reason if found is not None else "not measured",
-        )
+
+def _score(row: Row | None, found: Measured | None, by: Evaluator | None) -> Score:
+    """What a row says of a measurement; without a row it is shown, and stands in nobody's way."""
+    who = by or Evaluator("none", "0")
+    return Score(
+        value=found.value if found is not None and _finite(found) else None,
+        threshold=row.pass_at if row is not None else None,
+        verdict=_judged(row, found) if row is not None else "pass",
+        evaluator=who.name,
+        evaluator_version=(found.version if found is not None else None) or who.version,
+        reason=found.reason if found is not None else "not measured",
+    )
 
 
 def _finite(found: Measured | None) -> bool:
     return found is not None and found.value is not None and math.isfinite(found.value)
 
 
-def _judged(row: Row | None, found: Measured | None) -> Judgement:
+def _judged(row: Row, found: Measured | None) -> Judgement:
     """`pass` only where everything says so; every comparison is written so that NaN does not pass it."""
-    if row is None or found is None or found.value is None or not found.certain or not _finite(found):
+    if found is None or found.value is None or not found.certain or not _finite(found):
         return "unsure"
     if found.value >= row.pass_at:
         return "pass"

@@ -18,7 +18,7 @@ from giclee.scorer.decode import BODY_MAX_BYTES, Decoded, Decoder, Refused
 from giclee.scorer.dimension import Measured, Picture
 from giclee.scorer.dimensions.format import CONTENT_TYPES
 from giclee.scorer.gate import Gates, overall
-from giclee.scorer.lane import Lane
+from giclee.scorer.lane import Station
 
 log = telemetry.logger(__name__)
 
@@ -56,7 +56,7 @@ class Judge:
     """What judging needs: who decodes, who measures, and what the values mean."""
 
     decoder: Decoder
-    lanes: Mapping[str, Lane]
+    lanes: Mapping[str, Station]
     gates: Gates = field(default_factory=lambda: Gates({}))
 
     async def judge(self, body: bytes, brief: Brief) -> Judged:
@@ -91,7 +91,7 @@ class Judge:
         height, width = picture.pixels.shape[:2] if picture is not None else (None, None)
         return Judged(
             scores=scores,
-            verdict=overall(scores, gate.required()),
+            verdict=overall(scores, gate.required(brief.asset_type, long_side_px)),
             gate_version=gate.version,
             phash=print_,
             width=width,
@@ -100,9 +100,11 @@ class Judge:
         )
 
     async def _measured(self, picture: Picture) -> dict[str, Measured | None]:
-        """What every dimension says, all at once; one that raises did not measure, and the others still count."""
-        answers = await asyncio.gather(*(lane.measure(picture) for lane in self.lanes.values()), return_exceptions=True)
-        return {name: _safe(name, answer) for name, answer in zip(self.lanes, answers, strict=True)}
+        """What every dimension of this asset type says, all at once; one that raises did not measure, and the others
+        still count."""
+        asked = {name: lane for name, lane in self.lanes.items() if lane.is_for(picture.asset_type)}
+        answers = await asyncio.gather(*(lane.measure(picture) for lane in asked.values()), return_exceptions=True)
+        return {name: _safe(name, answer) for name, answer in zip(asked, answers, strict=True)}
 
 
 async def judged_blob(judge: Judge, blobs: Blobs, image: BlobRef, prompt: str, asset_type: str) -> Judged:

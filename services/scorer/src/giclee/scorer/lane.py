@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 from giclee.bus import telemetry
-from giclee.scorer.dimension import Dimension, Measured, Picture
+from giclee.scorer.dimension import Dimension, Evaluator, Measured, Picture
 
 log = telemetry.logger(__name__)
 
@@ -31,16 +32,41 @@ class Waiting:
     answer: asyncio.Future[Measured]
 
 
-class Lane:
-    """The queue before one dimension."""
+class Station(Protocol):
+    """Where a picture gets one dimension's measurement: a lane here, or an evaluator elsewhere (remote.py)."""
 
-    def __init__(self, name: str, dimension: Dimension, *, batch_max: int = 8, timeout_s: float = 30.0) -> None:
-        self.name, self.dimension = name, dimension
+    name: str
+    evaluator: Evaluator
+
+    def is_for(self, asset_type: str) -> bool:
+        """Whether pictures of this asset type are measured here."""
+        ...
+
+    async def measure(self, picture: Picture) -> Measured: ...
+    async def run(self) -> None: ...
+
+
+class Lane:
+    """The queue before one dimension. `asset_types`: whose pictures are measured; None is all."""
+
+    def __init__(
+        self,
+        name: str,
+        dimension: Dimension,
+        *,
+        batch_max: int = 8,
+        timeout_s: float = 30.0,
+        asset_types: frozenset[str] | None = None,
+    ) -> None:
+        self.name, self.dimension, self._asset_types = name, dimension, asset_types
         self.evaluator = dimension.describe()
         self._batch_max, self._timeout_s = batch_max, timeout_s
         self._waiting: deque[Waiting] = deque()
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, f"dimension-{name}")
+
+    def is_for(self, asset_type: str) -> bool:
+        return self._asset_types is None or asset_type in self._asset_types
 
     async def measure(self, picture: Picture) -> Measured:
         """The measurement of one picture. Errors: whatever the dimension raised, Stuck."""
