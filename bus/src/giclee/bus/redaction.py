@@ -34,12 +34,18 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 def hide_secrets_of(settings: BaseModel) -> None:
     """From here on every secret of these settings is hidden, a password within an address too."""
-    global _known
     for text in _secrets_in(settings):
-        if len(text) >= HIDDEN_MIN_CHARS:
-            _HIDDEN.update((text, unquote(text), quote(unquote(text), safe="")))
-    longest_first = sorted(_HIDDEN, key=len, reverse=True)
-    _known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        hidden(text)
+
+
+def hidden(secret: str | None) -> str | None:
+    """The same secret, which from here on is hidden wherever it turns up."""
+    global _known
+    if secret is not None and len(secret) >= HIDDEN_MIN_CHARS:
+        _HIDDEN.update((secret, unquote(secret), quote(unquote(secret), safe="")))
+        longest_first = sorted(_HIDDEN, key=len, reverse=True)
+        _known = re.compile("|".join(map(re.escape, longest_first)))
+    return secret
 
 
 def _secrets_in(settings: BaseModel) -> Iterator[str]:

@@ -221,6 +221,11 @@ def describe(cls: type[Settings]) -> list[Setting]:
     return list(_fields(cls))
 
 
+def secret(name: str) -> str | None:
+    """A secret whose name an operator's table gives, by NAME or NAME_FILE; hidden from then on. Errors: ValueError."""
+    return redaction.hidden(_text(Setting(name, (name,), FieldInfo(annotation=SecretStr)), os.environ))
+
+
 def _type_name(annotation: Any) -> str:
     arguments = [one for one in get_args(annotation) if one not in (type(None), Ellipsis)]
     if get_origin(annotation) is Literal:

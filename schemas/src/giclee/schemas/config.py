@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,10 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from giclee.schemas.strict import FieldError, InvalidInput, pointer
 
-TABLES = ("models", "gate")
+TABLES = ("models", "gate", "evaluator", "asset-type")
 """What can be overlaid in this release; a table of another name is refused, so that nothing is ignored."""
 
 Row = TypeVar("Row", bound=BaseModel)
+Parsed = TypeVar("Parsed")
 
 
 def rows_of(path: str | Path | None, table: str, row: type[Row]) -> list[Row]:
@@ -22,6 +24,11 @@ def rows_of(path: str | Path | None, table: str, row: type[Row]) -> list[Row]:
 
     Errors: InvalidInput naming every bad row of this table by JSON pointer, and every table that nobody reads.
     """
+    return parsed_rows(path, table, row.model_validate)
+
+
+def parsed_rows(path: str | Path | None, table: str, parse: Callable[[Any], Parsed]) -> list[Parsed]:
+    """As `rows_of`, for rows that depend on what they say: `parse` raises pydantic's ValidationError."""
     if not path:
         return []
     try:
@@ -34,10 +41,14 @@ def rows_of(path: str | Path | None, table: str, row: type[Row]) -> list[Row]:
         for name in tables
         if name not in TABLES
     ]  # fmt: skip
-    found: list[Row] = []
-    for at, values in enumerate(tables.get(table, [])):
+    rows = tables.get(table, [])
+    if not isinstance(rows, list):
+        errors.append(FieldError(f"/{table}", f"must be a list of rows: write [[{table}]]", "invalid_field"))
+        rows = []
+    found: list[Parsed] = []
+    for at, values in enumerate(rows):
         try:
-            found.append(row.model_validate(values))
+            found.append(parse(values))
         except ValidationError as error:
             errors += [
                 FieldError(pointer((table, at, *one["loc"])), one["msg"], "invalid_field") for one in error.errors()

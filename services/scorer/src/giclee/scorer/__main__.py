@@ -1,4 +1,5 @@
-"""The scorer process: `python -m giclee.scorer`. Exits 2 for bad settings, 3 for models that cannot be used."""
+"""The scorer process: `python -m giclee.scorer`. Exits 2 for bad settings and a bad operator's file, 3 for models that
+cannot be used."""
 
 from __future__ import annotations
 
@@ -10,36 +11,35 @@ from pathlib import Path
 
 from giclee.bus import blobs, database, kafka, run, settings
 from giclee.bus.table import Table
-from giclee.schemas.config import rows_of
 from giclee.schemas.events import GateSet
-from giclee.schemas.gates import GateRow
-from giclee.scorer import dimensions
+from giclee.schemas.strict import InvalidInput
+from giclee.scorer import configured, dimensions, stations
 from giclee.scorer.decode import decoding
 from giclee.scorer.dimension import NotUsable
 from giclee.scorer.evaluate import PATH, Evaluations
 from giclee.scorer.gate import Gates
 from giclee.scorer.handle import Scorer
 from giclee.scorer.judge import Judge
-from giclee.scorer.lane import Lane
+from giclee.scorer.lane import Station
 from giclee.scorer.settings import ScorerSettings
 from giclee.scorer.store import SCHEMA, Store
 from giclee.scorer.warm import WarmUp
 
-MODELS_EXIT_CODE = 3
+CONFIG_EXIT_CODE, MODELS_EXIT_CODE = 2, 3
 
 
 async def main(chosen: ScorerSettings) -> None:
     """Load every dimension, then serve until told to stop."""
     clip_dir = Path(chosen.clip_dir) if chosen.clip_dir else Path(chosen.models_dir) / "shapes-clip"
     kit = dimensions.Kit(clip_dir=clip_dir, threads=chosen.threads)
-    lanes = {
-        name: Lane(name, build(kit), batch_max=chosen.batch_max, timeout_s=chosen.dimension_timeout_s)
-        for name, build in dimensions.TABLE.items()
-    }
+    own = configured.read(chosen.config)
+    remotes = stations.remotes(own, settings.secret)
+    lanes = stations.lanes(kit, own, batch_max=chosen.batch_max, timeout_s=chosen.dimension_timeout_s)
+    everywhere: dict[str, Station] = {**lanes, **remotes}
     warm = WarmUp(lanes)
-    own = rows_of(chosen.config, "gate", GateRow)
     transport = kafka.KafkaTransport(chosen.kafka, client_id="giclee-scorer")
     live: Table[GateSet] = Table(GateSet, transport)
+    gates = Gates(live.rows, own.gate, partial(configured.trouble, measured=own.measured()))
     async with (
         database.connect(chosen.database, SCHEMA) as pool,
         blobs.connect(chosen.blobs) as bucket,
@@ -47,7 +47,7 @@ async def main(chosen: ScorerSettings) -> None:
         decoding() as decoder_of_evaluations,
     ):
         store = Store(pool)
-        judge = Judge(decoder=decoder, lanes=lanes, gates=Gates(live.rows, own))
+        judge = Judge(decoder=decoder, lanes=everywhere, gates=gates)
         scorer = Scorer(blobs=bucket, judge=judge, store=store)
         # a decoder of its own: a file that hangs it keeps no image of the line waiting
         evaluations = Evaluations(replace(judge, decoder=decoder_of_evaluations), bucket)
@@ -56,7 +56,7 @@ async def main(chosen: ScorerSettings) -> None:
                 name="scorer",
                 settings=chosen,
                 stages=(scorer.stage(concurrency=chosen.concurrency),),
-                background=(*(lane.run for lane in lanes.values()), warm.run, store.forget, live.follow),
+                background=(*(one.run for one in everywhere.values()), warm.run, store.forget, live.follow),
                 checks={
                     "models": warm.check,
                     "decoder": decoder.check,
@@ -73,6 +73,10 @@ async def main(chosen: ScorerSettings) -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(main(settings.load(ScorerSettings)))
+    except InvalidInput as wrong:
+        lines = "".join(f"  {one.pointer or '/'}: {one.detail}\n" for one in wrong.errors)
+        sys.stderr.write(f"giclee.scorer: the operator's file has {len(wrong.errors)} error(s):\n{lines}")
+        raise SystemExit(CONFIG_EXIT_CODE) from None
     except NotUsable as error:
         sys.stderr.write(f"giclee.scorer: {error}\n")
         raise SystemExit(MODELS_EXIT_CODE) from None

@@ -22,10 +22,9 @@ import numpy as np
 from giclee.bus import database
 from giclee.bus.errors import Transient
 from giclee.bus.settings import DatabaseSettings
-from giclee.schemas.config import rows_of
 from giclee.schemas.gates import GateRow
 from giclee.schemas.strict import InvalidInput
-from giclee.scorer import report
+from giclee.scorer import configured, report
 from giclee.scorer.calibration import Choice, TooFew, choose
 from giclee.scorer.gate import TABLE, Gate, overlaid, version_of
 from giclee.scorer.labels import BadLabels, Label, read
@@ -77,7 +76,7 @@ async def with_scores(labels: Sequence[Label], url: str | None) -> list[Label]:
 
 def calibrate(labels: Sequence[Label], asked: argparse.Namespace) -> Path:
     """Choose, write, and give the folder. Errors: TooFew."""
-    gate = Gate(overlaid(TABLE, rows_of(os.environ.get("GICLEE_CONFIG"), "gate", GateRow)))
+    gate = Gate(overlaid(TABLE, configured.read(os.environ.get("GICLEE_CONFIG")).gate))
     mine = [one for one in labels if asked.asset_type in (None, one.asset_type) and asked.dimension in one.scores]
     kept, kept_out = passing(mine, gate, asked.dimension)
     values = np.array([label.scores[asked.dimension] for label in kept], float)

@@ -6,11 +6,13 @@ A dimension measures; what a value means is the gate's. What it cannot measure i
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from pydantic import BaseModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,11 @@ class Evaluator:
     version: str
     unit: str = "0 to 1"
     blind_to: str = ""
+
+
+def versioned(version: str, parameters: BaseModel) -> str:
+    """A version with the hash of what an evaluator was told: other parameters give other values."""
+    return f"{version}-{hashlib.sha256(parameters.model_dump_json().encode()).hexdigest()[:8]}"
 
 
 class Dimension(Protocol):

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from giclee.bus import telemetry
 from giclee.schemas.events import GateSet
 from giclee.schemas.gates import GateRow as Row
 from giclee.schemas.parts import Judgement, Score
 from giclee.scorer.dimension import Evaluator, Measured
+
+log = telemetry.logger(__name__)
 
 # fmt: off
 TABLE: tuple[Row, ...] = (
@@ -34,6 +37,9 @@ TABLE: tuple[Row, ...] = (
     # in circles (README, "measured"), up to 0.70: there it may only raise a doubt, and only above 0.75.
     Row(dimension="safety", pass_at=0.25, doubt_at=None, long_side_max_px=128),
     Row(dimension="safety", pass_at=0.75, doubt_at=0.5),
+    # 0.5 at the bounds of dimensions.BY_ASSET_TYPE; what the demo models draw measures 0.50 and 0.69 at least (README)
+    Row(dimension="subject", asset_type="product-tile", pass_at=0.5, doubt_at=0.25),
+    Row(dimension="background", asset_type="product-tile", pass_at=0.5, doubt_at=0.25),
 )
 # fmt: on
 
@@ -133,11 +139,17 @@ def overall(scores: Mapping[str, Score], required: frozenset[str]) -> Judgement:
 class Gates:
     """The gate in force: built in, the operator's file, and what was set while this process runs.
 
-    `live` is the table of `gate.set.v1`, which somebody else follows.
+    `live` is the table of `gate.set.v1`, which somebody else follows. `trouble` says why a row of it would judge what
+    nobody measures; such a row counts, since a gate fails closed, and is logged.
     """
 
-    def __init__(self, live: Mapping[str, GateSet], own: Iterable[Row] = ()) -> None:
-        self._live, self._own = live, tuple(own)
+    def __init__(
+        self,
+        live: Mapping[str, GateSet],
+        own: Iterable[Row] = (),
+        trouble: Callable[[Row], str | None] = lambda row: None,
+    ) -> None:
+        self._live, self._own, self._trouble = live, tuple(own), trouble
         self._known: tuple[tuple[GateSet, ...], Gate] | None = None
 
     def now(self) -> Gate:
@@ -145,5 +157,8 @@ class Gates:
         told = tuple(self._live.values())
         if self._known is None or self._known[0] != told:
             rows = [event.row for event in told if event.row is not None]
+            for row in rows:
+                if (why := self._trouble(row)) is not None:
+                    log.error("a threshold that was set makes pictures unsure", place=row.place(), why=why)
             self._known = told, Gate(overlaid(TABLE, self._own, rows))
         return self._known[1]

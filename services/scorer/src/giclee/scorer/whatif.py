@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from giclee.bus import database
 from giclee.bus.errors import Transient
 from giclee.bus.settings import DatabaseSettings
-from giclee.schemas.config import rows_of
 from giclee.schemas.gates import GateRow
-from giclee.schemas.strict import InvalidInput
+from giclee.schemas.strict import FieldError, InvalidInput
+from giclee.scorer import configured
 from giclee.scorer.compare import Comparison, compare
 from giclee.scorer.gate import TABLE, Gate, overlaid
 from giclee.scorer.store import SCHEMA, Store
@@ -33,7 +33,7 @@ VERDICTS_MAX = 100_000
 
 def listed(asked: Mapping[str, Any], config: str | None) -> dict[str, Any]:
     """Every row in force, with where it comes from, and the version that verdicts carry."""
-    file, live = rows_of(config, "gate", GateRow), _live(asked)
+    file, live = configured.read(config).gate, _live(asked)
     gate = Gate(overlaid(TABLE, file, live))
     places = {"set": {row.place() for row in live}, "file": {row.place() for row in file}}
     rows = [{**row.model_dump(), "source": _source(row, places)} for row in gate.table]
@@ -46,8 +46,11 @@ def _source(row: GateRow, places: Mapping[str, set[str]]) -> str:
 
 async def differing(asked: Mapping[str, Any], config: str | None, url: str) -> dict[str, Any]:
     """What the rows of `other`, set as well, would change in the verdicts of the last hours."""
-    file, live = rows_of(config, "gate", GateRow), _live(asked)
-    other = [GateRow.model_validate(row) for row in asked.get("other", ())]
+    own = configured.read(config)
+    file, live, other = own.gate, _live(asked), _rows(asked)
+    for row in other:
+        if (why := configured.trouble(row, own.measured())) is not None:
+            raise InvalidInput([FieldError("/dimension", why)])
     now, then = Gate(overlaid(TABLE, file, live)), Gate(overlaid(TABLE, file, live, other))
     async with database.connect(DatabaseSettings(url=url), schema=SCHEMA) as pool:
         verdicts = await Store(pool).since(float(asked.get("since_h", 24)), VERDICTS_MAX)
@@ -57,6 +60,10 @@ async def differing(asked: Mapping[str, Any], config: str | None, url: str) -> d
 
 def _live(asked: Mapping[str, Any]) -> list[GateRow]:
     return [GateRow.model_validate(one["row"]) for one in asked.get("live", ()) if one.get("row")]
+
+
+def _rows(asked: Mapping[str, Any]) -> list[GateRow]:
+    return [GateRow.model_validate(row) for row in asked.get("other", ())]
 
 
 def _plain(found: Comparison) -> dict[str, Any]:

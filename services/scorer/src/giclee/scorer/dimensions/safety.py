@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import threading
+import weakref
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from giclee.scorer.boxes import Face, distinct
 from giclee.scorer.dimension import Evaluator, Measured, NotUsable, Picture
 
 WEIGHTS_SHA256 = "c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f"
 INPUT_PX = 320
 LARGE_PX = 512
 """Pictures with a longer side are looked at a second time at twice the resolution: small bodies vanish at 320."""
+KEPT = 8
+"""Outputs that are remembered, 0.7 MB each at most: safety and faces ask about one picture within a batch or so."""
 
 # fmt: off
 CLASSES = (
@@ -28,6 +34,7 @@ CLASSES = (
     "ARMPITS_EXPOSED", "FACE_MALE", "BELLY_EXPOSED", "MALE_GENITALIA_EXPOSED", "ANUS_COVERED", "FEMALE_BREAST_COVERED",
     "BUTTOCKS_COVERED",
 )
+FACES = [4 + CLASSES.index("FACE_FEMALE"), 4 + CLASSES.index("FACE_MALE")]  # rows of the model's output
 # Policy per class: how much of its score counts. With the gate's 0.75, a class of weight 1 is doubted from
 # 0.25 on, buttocks from 0.35 and male breasts from 0.6; classes not named do not count.
 WEIGHTS: dict[str, float] = {
@@ -95,19 +102,47 @@ class NudeNet:
         options.intra_op_num_threads = options.inter_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(body, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
+        self._lock = threading.Lock()
+        self._last: deque[tuple[weakref.ref[np.ndarray], int, Any]] = deque(maxlen=KEPT)
 
     def detect(self, pixels: np.ndarray) -> Mapping[str, float]:
-        sizes = (INPUT_PX, 2 * INPUT_PX) if max(pixels.shape[:2]) > LARGE_PX else (INPUT_PX,)
-        scores = np.max([self._scores(pixels, size) for size in sizes], axis=0)
+        scores = np.max([self._scores(pixels, size) for size in _sizes(pixels)], axis=0)
         return {name: float(score) for name, score in zip(CLASSES, scores, strict=True)}
 
     def describe(self) -> Evaluator:
         return Evaluator("nudenet-320n", WEIGHTS_SHA256[:12])
 
+    def faces(self, pixels: np.ndarray, score_min: float) -> Sequence[Face]:
+        """Every face of at least that score, once: of boxes that overlap, the one with the highest score."""
+        height, width = pixels.shape[:2]
+        found: list[Face] = []
+        for size in _sizes(pixels):
+            output = self._output(pixels, size)
+            scores = output[FACES].max(axis=0)  # (anchors,)
+            at = np.nonzero(scores >= score_min)[0]
+            by = max(height, width) / size / np.array([width, height] * 2)  # the square is padded at right and bottom
+            x, y, w, h = output[:4, at]
+            boxes = np.clip(np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=1) * by, 0, 1)
+            found += [Face(float(scores[one]), *map(float, box)) for one, box in zip(at, boxes, strict=True)]
+        return distinct(found)
+
     def _scores(self, pixels: np.ndarray, size_px: int) -> Any:
         """The highest score of every class over all anchors, (18,); nothing suppresses anything."""
-        (output,) = self._session.run(None, {self._input: blob_of(pixels, size_px)})  # (1, 4 + 18, anchors)
-        return output[0, 4:].max(axis=1)
+        return self._output(pixels, size_px)[4:].max(axis=1)
+
+    def _output(self, pixels: np.ndarray, size_px: int) -> Any:
+        """(4 + 18, anchors). Kept for the last few pictures: whoever asks second about one does not wait for a run."""
+        with self._lock:
+            for known, size, output in self._last:
+                if known() is pixels and size == size_px:
+                    return output
+            ((output,),) = self._session.run(None, {self._input: blob_of(pixels, size_px)})  # a batch of one
+            self._last.append((weakref.ref(pixels), size_px, output))
+            return output
+
+
+def _sizes(pixels: np.ndarray) -> tuple[int, ...]:
+    return (INPUT_PX, 2 * INPUT_PX) if max(pixels.shape[:2]) > LARGE_PX else (INPUT_PX,)
 
 
 def blob_of(pixels: np.ndarray, size_px: int) -> np.ndarray:
