@@ -8,6 +8,7 @@ from pathlib import Path
 
 from giclee.bus import database, run, settings, telemetry
 from giclee.bus.stage import Stage
+from giclee.policy import asset_types
 from giclee.policy.dry_run import DryRun
 from giclee.policy.handle import STAGE, Policy
 from giclee.policy.settings import PolicySettings
@@ -50,7 +51,8 @@ async def main(own: PolicySettings) -> None:
 
 
 def judge_of(config: str | None, models_dir: Path) -> Judge:
-    """The judge, with the models' prices. A broken demo model is the worker's and the router's trouble, not policy's.
+    """The judge, with the models' prices and the kinds of assets. A broken demo model is the worker's and the router's
+    trouble, not policy's.
 
     Errors: InvalidInput for an operator's file that cannot be used.
     """
@@ -60,7 +62,7 @@ def judge_of(config: str | None, models_dir: Path) -> Judge:
         log.warning("demo models left out of limits", error=str(error))
         builtin = ()
     rows, version = models.load(config, builtin)
-    return Judge(rows.values(), version if config else "")
+    return Judge(rows.values(), version if config else "", asset_types.load(config))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,25 @@
 """TABLE of the kinds of assets: what a request of each may ask for, and what one candidate may cost.
 
-A request without `size` gets the model's own, so these bounds only judge what was asked.
+A request without `size` gets the model's own, so these bounds only judge what was asked. Rows of `[[asset-type]]` in
+the operator's file lie over the table.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
+from typing import Annotated, Any, ClassVar
 
-from giclee.schemas.parts import Copies, ReviewTerms, Size
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from giclee.schemas import config
+from giclee.schemas.parts import AssetTypeName, Copies, ReviewTerms, Size
+from giclee.schemas.strict import FieldError, InvalidInput
+
+# bounds as requests have them (contract 3.1); a row of the operator's file is held to them
+Count = Annotated[int, Field(ge=0, le=400, strict=True)]
+Ratio = Annotated[float, Field(gt=0, le=256, allow_inf_nan=False)]
+Limit = Annotated[Decimal, Field(gt=0, le=1000, decimal_places=6, allow_inf_nan=False)]
 
 DOUBTS_AND_ONE_IN_FIFTY = ReviewTerms(share=0.02)
 
@@ -26,17 +37,26 @@ class AssetType:
     width divided by height. `side_max_px`: the longer side.
     """
 
-    wanted_max: int
-    candidates_max: int
-    first_wave: int = 0
-    first_wave_draft: int = 0
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    wanted_max: Annotated[int, Field(ge=1, le=100, strict=True)]
+    candidates_max: Annotated[int, Field(ge=1, le=400, strict=True)]
+    first_wave: Count = 0
+    first_wave_draft: Count = 0
     escalates: bool = True
     copies: Copies = "tenant"
     review: ReviewTerms = DOUBTS_AND_ONE_IN_FIFTY
-    limit_usd: Decimal = Decimal("0.001")
-    ratio_min: float
-    ratio_max: float
-    side_max_px: int
+    limit_usd: Limit = Decimal("0.001")
+    ratio_min: Ratio
+    ratio_max: Ratio
+    side_max_px: Annotated[int, Field(ge=16, le=4096, strict=True)]
+
+    def __post_init__(self) -> None:
+        """Errors: ValueError for bounds that no request can meet."""
+        if self.ratio_min > self.ratio_max:
+            raise ValueError("ratio_min is at most ratio_max")
+        if max(self.wanted_max, self.first_wave, self.first_wave_draft) > self.candidates_max:
+            raise ValueError("wanted_max, first_wave and first_wave_draft are at most candidates_max")
 
     def allows(self, size: Size | None) -> bool:
         """Whether an image of `size` can be such an asset."""
@@ -66,3 +86,32 @@ TABLE: dict[str, AssetType] = {
                             ratio_min=1.0, ratio_max=4.0, side_max_px=2048),
 }
 # fmt: on
+
+NEW = "generic"
+"""What a type of the operator's own does not say is as this one has it."""
+
+
+class _Named(BaseModel):
+    name: AssetTypeName
+
+
+def load(path: str | None) -> dict[str, AssetType]:
+    """The table under the rows of the operator's file: new types, and what they say anew of known ones.
+
+    Errors: InvalidInput naming every bad row by JSON pointer.
+    """
+    rows = config.parsed_rows(path, "asset-type", _parsed)
+    names = [name for name, _ in rows]
+    twice = [at for at, name in enumerate(names) if name in names[:at]]
+    if twice:
+        raise InvalidInput([FieldError(f"/asset-type/{at}/name", f"{names[at]} has a row before it") for at in twice])
+    return {**TABLE, **dict(rows)}
+
+
+_ROW = TypeAdapter(AssetType)
+
+
+def _parsed(values: Any) -> tuple[str, AssetType]:
+    name = _Named.model_validate(values).name
+    said = {field: value for field, value in values.items() if field != "name"}
+    return name, _ROW.validate_python({**asdict(TABLE.get(name, TABLE[NEW])), **said})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -117,30 +117,36 @@ class Stored:
     times: Times
 
 
-def policy_version() -> str:
+def policy_version(types: Mapping[str, AssetType] = asset_types.TABLE) -> str:
     """Twelve hex digits that change whenever a rule, a word list, a template or an asset type does."""
     lists = sorted((path.name, path.read_text()) for path in matchers.WORDS.glob("*.txt"))
     rows = [(rule.name, rule.version, rule.message) for rule in rules.TABLE]
     prompts = [(name, row.text, row.negative_prompt, dict(row.slots)) for name, row in templates.TABLE.items()]
-    tables = (lists, rows, prompts, asset_types.TABLE)
+    tables = (lists, rows, prompts, dict(types))
     return hashlib.sha256(repr(tables).encode()).hexdigest()[:12]
 
 
 class Judge:
     """Decides requests by the tables. `models` are all that can be asked for; their prices make the limit.
 
-    `config_version` is that of the operator's file, where there is one; it is stamped on verdicts too.
+    `config_version` is that of the operator's file, where there is one; it is stamped on verdicts too. `types` are the
+    kinds of assets, the operator's among them.
     """
 
-    def __init__(self, models: Iterable[Model] = (), config_version: str = "") -> None:
-        self._models = tuple(models)
-        self.version = "+".join(filter(None, (policy_version(), config_version)))
+    def __init__(
+        self,
+        models: Iterable[Model] = (),
+        config_version: str = "",
+        types: Mapping[str, AssetType] = asset_types.TABLE,
+    ) -> None:
+        self._models, self._types = tuple(models), types
+        self.version = "+".join(filter(None, (policy_version(types), config_version)))
 
     def rule(self, request: ImageRequested) -> Ruling:
         """The ruling on a request; the same for the same tables, whenever it is asked."""
-        row = asset_types.TABLE.get(request.asset_type)
+        row = self._types.get(request.asset_type)
         if row is None:
-            return self.refused(_unknown_type(request))
+            return self.refused(_unknown_type(request, self._types))
         prompt, negative = request.prompt or "", request.negative_prompt
         if request.template is not None:
             assembled = templates.assemble(request.template, negative)
@@ -175,8 +181,8 @@ class Judge:
         )
 
 
-def _unknown_type(request: ImageRequested) -> Reason:
-    names = ", ".join(asset_types.TABLE)
+def _unknown_type(request: ImageRequested, types: Iterable[str]) -> Reason:
+    names = ", ".join(types)
     text = f"there is no asset type {request.asset_type}; there are: {names}"
     return Reason(code="asset_type_unknown", stage=STAGE, message=text, pointer="/asset_type")
 
