@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from giclee.bus.errors import Transient
 from giclee.models import world
 from giclee.schemas.envelope import Envelope
 from giclee.schemas.events import ImageGenerated, ImageScored
+from giclee.schemas.gates import GateRow
 from giclee.scorer.decode import Decoded, Decoder, Refused
 from giclee.scorer.dimension import Evaluator, Measured, Picture
 from giclee.scorer.dimensions.compression import Compression
@@ -27,10 +29,11 @@ from giclee.scorer.dimensions.content import Content
 from giclee.scorer.dimensions.exposure import Exposure
 from giclee.scorer.dimensions.format import Format
 from giclee.scorer.dimensions.sharpness import Sharpness
-from giclee.scorer.gate import Gate
+from giclee.scorer.gate import Gate, Gates
 from giclee.scorer.handle import Scorer
 from giclee.scorer.judge import Judge
 from giclee.scorer.lane import Lane
+from giclee.scorer.remote import Endpoint, Remote
 from tests.kit.pictures import SCENE, file_of, hostile, mutated, odd_but_good, rendered
 
 EXAMPLE = Path(__file__).parents[2] / "schemas" / "examples" / "ImageGenerated.json"
@@ -299,3 +302,29 @@ async def test_many_images_at_once_each_get_their_own_verdict() -> None:
         good, bad = file_of(rendered()), file_of(Image.new("RGB", (64, 64), "grey"))
         found = await asyncio.gather(*(verdict(by, bad if at % 3 == 0 else good) for at in range(30)))
         assert [one.verdict for one in found] == ["fail" if at % 3 == 0 else "pass" for at in range(30)]
+
+
+async def test_an_evaluator_that_hangs_leaves_the_others_and_the_process_alone() -> None:
+    """Its pictures are unsure within its own deadline with every other score there, those of other types pass at once,
+    and every lane still runs."""
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    endpoint = Endpoint(url=url, secret_env="OUR_SECRET", deadline_s=1.0)
+    ours = Remote("ours", endpoint, secret=b"s" * 16, asset_types=frozenset({"paid-social"}))
+    row = GateRow(dimension="ours", asset_type="paid-social", pass_at=0.5, doubt_at=0.1)
+    async with scorer() as by:
+        by = replace(by, lanes={**by.lanes, "ours": ours}, gates=Gates({}, [row]))
+        began = time.monotonic()
+        hung = [asyncio.create_task(verdict(by, file_of(rendered()), asset_type="paid-social")) for _ in range(6)]
+        free = await verdict(by, file_of(rendered()), asset_type="generic")
+        assert free.verdict == "pass" and "ours" not in free.scores
+        for found in await asyncio.gather(*hung):
+            assert found.verdict == "unsure" and "no answer within 1 s" in (found.scores["ours"].reason or "")
+            assert [name for name, score in found.scores.items() if score.verdict != "pass"] == ["ours"]
+        assert time.monotonic() - began < 10
+        assert (await verdict(by, file_of(rendered()), asset_type="generic")).verdict == "pass"
+    server.close()

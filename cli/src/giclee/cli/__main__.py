@@ -11,6 +11,7 @@ import typer
 
 from giclee.cli import (
     assets,
+    config,
     db,
     demo,
     dev,
@@ -38,6 +39,7 @@ GROUPS: dict[str, typer.Typer] = {
     "dead": dlq.app,
     "switch": switch.app,
     "gate": gate.app,
+    "config": config.app,
     "scorer": scorer.app,
     "dev": dev.app,
     "topics": topics.app,

@@ -1,11 +1,14 @@
 """TABLE of the kinds of assets: what a request of each may ask for, and what one candidate may cost.
 
 A request without `size` gets the model's own, so these bounds only judge what was asked. Rows of `[[asset-type]]` in
-the operator's file lie over the table.
+the operator's file lie over the table; `python -m giclee.policy.asset_types` prints what is wrong with them.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
@@ -115,3 +118,12 @@ def _parsed(values: Any) -> tuple[str, AssetType]:
     name = _Named.model_validate(values).name
     said = {field: value for field, value in values.items() if field != "name"}
     return name, _ROW.validate_python({**asdict(TABLE.get(name, TABLE[NEW])), **said})
+
+
+if __name__ == "__main__":
+    wrong: tuple[FieldError, ...] = ()
+    try:
+        load(os.environ.get("GICLEE_CONFIG"))
+    except InvalidInput as error:
+        wrong = error.errors
+    json.dump([{"pointer": one.pointer, "detail": one.detail} for one in wrong], sys.stdout)

@@ -1,0 +1,80 @@
+"""`giclee config check`: what every service would say of the operator's file, at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from giclee.cli.__main__ import app
+
+BAD = """
+[[models]]
+name = "X y"
+[[asset-type]]
+name = "square"
+wanted_max = 0
+[[evaluator]]
+name = "brand"
+kind = "palete"
+[[gate]]
+dimension = "alignment"
+pass_at = 1
+doubt_at = 3
+[[nonsense]]
+"""
+GOOD = """
+[[asset-type]]
+name = "square"
+[[evaluator]]
+name = "brand"
+kind = "luminance"
+asset_types = ["square"]
+[evaluator.parameters]
+reference = 0.18
+stops = 1
+[[gate]]
+dimension = "brand"
+asset_type = "square"
+pass_at = 0.5
+doubt_at = 0.2
+"""
+
+
+def check(folder: Path, text: str, *words: str) -> Any:
+    path = folder / "giclee.toml"
+    path.write_text(text)
+    return CliRunner().invoke(app, ["config", "check", str(path), *words])
+
+
+def test_every_error_of_every_table_is_said_at_once(tmp_path: Path) -> None:
+    """Models, asset types, evaluators, gate, a table that nobody reads; exit 1; each once."""
+    done = check(tmp_path, BAD, "--json")
+    pointers = [one["pointer"] for one in json.loads(done.stdout)]
+    assert done.exit_code == 1
+    assert {
+        "/models/0/name", "/asset-type/0/wanted_max", "/evaluator/0/kind", "/gate/0", "/nonsense",
+    } <= set(pointers)  # fmt: skip
+    assert pointers.count("/nonsense") == 1
+
+
+def test_a_good_file_is_said_to_be_good(tmp_path: Path) -> None:
+    """Exit 0; an evaluator may be of an asset type of the same file."""
+    done = check(tmp_path, GOOD)
+    assert (done.exit_code, "no errors" in done.output) == (0, True), done.output
+
+
+@pytest.mark.parametrize(("text", "says"), [("[[gate]\n", "line 1"), ("gate = 1\n", "a list of rows")])
+def test_a_file_that_is_no_toml_or_no_table_is_said(tmp_path: Path, text: str, says: str) -> None:
+    """By the parser's own words."""
+    done = check(tmp_path, text, "--json")
+    assert done.exit_code == 1 and says in done.stdout
+
+
+def test_without_a_file_it_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 2."""
+    monkeypatch.delenv("GICLEE_CONFIG", raising=False)
+    assert CliRunner().invoke(app, ["config", "check"]).exit_code == 2
