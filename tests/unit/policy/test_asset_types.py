@@ -25,6 +25,7 @@ ratio_max = 1.0
 name = "email-hero"
 limit_usd = 0.004
 first_wave = 3
+review = { rule = "all", share = 0.05 }
 """
 
 
@@ -41,6 +42,7 @@ def test_a_row_adds_a_type_or_changes_what_it_says_of_a_known_one(tmp_path: Path
     assert (new.wanted_max, new.candidates_max, new.ratio_max) == (20, 60, 1.0)
     assert (new.side_max_px, new.copies) == (asset_types.TABLE["generic"].side_max_px, "order")
     assert (hero.limit_usd, hero.first_wave) == (Decimal("0.004"), 3)
+    assert (hero.review.rule, hero.review.share) == ("all", 0.05)
     assert hero.ratio_max == asset_types.TABLE["email-hero"].ratio_max
     assert {name: table[name] for name in asset_types.TABLE if name != "email-hero"} == {
         name: row for name, row in asset_types.TABLE.items() if name != "email-hero"
@@ -77,6 +79,9 @@ def test_requests_are_judged_by_the_operator_s_rows_and_verdicts_carry_another_v
         ('name = "a"\nlimit_usd = 0.0000001', "/asset-type/0/limit_usd", "decimal places"),
         ('name = "a"\nside_max_px = 9000', "/asset-type/0/side_max_px", "4096"),
         ('name = "a"\ncopies = "all"', "/asset-type/0/copies", "order"),
+        ('name = "a"\nreview = { shares = 0.1 }', "/asset-type/0/review", "unknown: shares"),
+        ('name = "a"\nreview = { rule = "some" }', "/asset-type/0/review/rule", "doubts"),
+        ('name = "a"\nreview = { share = 2 }', "/asset-type/0/review/share", "less than or equal to 1"),
         ('name = "a"\nwanted = 3', "/asset-type/0/wanted", "nexpected"),
         ('name = "a"\n[[asset-type]]\nname = "a"', "/asset-type/1/name", "a row before it"),
     ],

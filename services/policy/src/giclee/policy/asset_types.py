@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from giclee.schemas import config
 from giclee.schemas.parts import AssetTypeName, Copies, ReviewTerms, Size
@@ -24,6 +24,15 @@ Count = Annotated[int, Field(ge=0, le=400, strict=True)]
 Ratio = Annotated[float, Field(gt=0, le=256, allow_inf_nan=False)]
 Limit = Annotated[Decimal, Field(gt=0, le=1000, decimal_places=6, allow_inf_nan=False)]
 
+
+def _told(terms: Any) -> Any:
+    """Errors: ValueError for a field that readers of events would pass over, and an operator did not mean."""
+    if isinstance(terms, dict) and (unknown := terms.keys() - ReviewTerms.model_fields.keys()):
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(ReviewTerms.model_fields)}")
+    return terms
+
+
+Terms = Annotated[ReviewTerms, BeforeValidator(_told)]
 DOUBTS_AND_ONE_IN_FIFTY = ReviewTerms(share=0.02)
 
 
@@ -48,7 +57,7 @@ class AssetType:
     first_wave_draft: Count = 0
     escalates: bool = True
     copies: Copies = "tenant"
-    review: ReviewTerms = DOUBTS_AND_ONE_IN_FIFTY
+    review: Terms = DOUBTS_AND_ONE_IN_FIFTY
     limit_usd: Limit = Decimal("0.001")
     ratio_min: Ratio
     ratio_max: Ratio
