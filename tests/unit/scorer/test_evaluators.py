@@ -207,6 +207,26 @@ def test_a_row_that_was_set_about_what_nobody_measures_counts_and_is_told(tmp_pa
     assert "nobody measures nobody" in told[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (PALETTE.replace("palette", "palete") + ROW, "/evaluator/0/kind: "),
+        (ROW + PALETTE.replace("distance = 5", ""), "/evaluator/0/parameters/distance: "),
+        (ROW, "/gate/0/dimension: nobody measures brand"),
+        (HTTP, "/evaluator/0/parameters/secret_env: OUR_SECRET is not set"),
+    ],
+)
+def test_the_scorer_does_not_start_with_a_file_that_it_cannot_use(text: str, says: str, tmp_path: Path) -> None:
+    """Exit code 2 and every place, before a model is loaded or anything is connected."""
+    nowhere = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", "DATABASE_URL": "postgresql://u:p@127.0.0.1:9/d",
+               "GICLEE_BUCKET": "bucket", "GICLEE_CONFIG": written(tmp_path, text)}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "giclee.scorer"], capture_output=True, text=True, timeout=60, check=False,
+        env={**{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}, **nowhere},
+    )  # fmt: skip
+    assert done.returncode == 2 and says in done.stderr, done.stderr[-2000:]
+
+
 def test_the_built_in_gate_asks_for_nothing_that_is_not_measured() -> None:
     """By the same rule as the operator's rows."""
     for row in TABLE:

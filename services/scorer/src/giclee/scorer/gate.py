@@ -37,7 +37,7 @@ TABLE: tuple[Row, ...] = (
     # in circles (README, "measured"), up to 0.70: there it may only raise a doubt, and only above 0.75.
     Row(dimension="safety", pass_at=0.25, doubt_at=None, long_side_max_px=128),
     Row(dimension="safety", pass_at=0.75, doubt_at=0.5),
-    # 0.5 at the bounds of dimensions.BY_ASSET_TYPE; what the demo models draw measures 0.50 and 0.69 at least (README)
+    # 0.5 at the bounds of dimensions.BY_ASSET_TYPE; of 372 right pictures of the demo models all and 371 pass (README)
     Row(dimension="subject", asset_type="product-tile", pass_at=0.5, doubt_at=0.25),
     Row(dimension="background", asset_type="product-tile", pass_at=0.5, doubt_at=0.25),
 )

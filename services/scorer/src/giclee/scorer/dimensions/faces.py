@@ -76,7 +76,8 @@ class Faces:
         sure = [face for face in seen if face.score >= SCORE_SURE]
         doubted = len(seen) - len(sure)
         largest = max(sure, key=lambda face: face.bottom - face.top, default=None)
-        said = f"{len(sure)} faces" if largest is None else f"{len(sure)} faces, {_place(largest)}"
+        said = f"{len(sure)} face{'' if len(sure) == 1 else 's'}"
+        said += "" if largest is None else f", {_place(largest)}"
         said += f"; perhaps {doubted} more" if doubted else ""
         return Measured(self._value(sure, largest), certain=not doubted, reason=said)
 

@@ -102,7 +102,7 @@ def _extent(mass: np.ndarray) -> tuple[float, float]:
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:
     """Pixels that are set and of whose 3 x 3 at least four others are: thin lines and corners stay, grain goes."""
-    padded = np.pad(mask.astype(np.uint8), 1, mode="edge")
+    padded = np.pad(mask.astype(np.uint8), 1)  # what lies outside is not set: a speck on the outline is a speck
     height, width = mask.shape
     near = sum(padded[y : y + height, x : x + width] for y in range(3) for x in range(3))
     found: np.ndarray = mask & (near >= 5)
