@@ -65,8 +65,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "torch": ("gpu_worker/device.py", "gpu_worker/providers/diffusion.py", "scorer/embed.py", "models/*.py"),
     "diffusers": ("gpu_worker/providers/diffusion.py", "models/*.py"),
     "open_clip": ("scorer/embed.py", "models/*.py"),
-    "nudenet": ("scorer/dimensions/safety.py", "models/measure.py"),
-    "onnxruntime": ("scorer/dimensions/safety.py",),
+    "nudenet": ("models/measure.py",),
+    "onnxruntime": ("scorer/detector.py",),
 }
 
 FUNCTION_MAX_LINES = 60

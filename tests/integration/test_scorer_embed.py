@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import hashlib
 import json
 import shutil
@@ -12,8 +14,12 @@ import numpy as np
 import pytest
 
 from giclee.models import world
-from giclee.scorer.dimension import NotUsable, Picture
+from giclee.scorer.detectors import second
+from giclee.scorer.detectors.clip import ClipVote
+from giclee.scorer.dimension import Dimension, Measured, NotUsable, Picture
 from giclee.scorer.dimensions.alignment import Alignment
+from giclee.scorer.dimensions.safety import Safety
+from giclee.scorer.lane import Lane
 from tests.kit import tiny_models
 
 pytestmark = pytest.mark.gpu
@@ -58,6 +64,65 @@ def test_an_untrained_model_is_measured_without_an_error(clip: Any) -> None:
     ]
     for found in Alignment(clip).measure(shown):
         assert found.value is not None and 0 < found.value < 1 and found.certain
+
+
+def test_a_picture_is_embedded_once_for_all_who_ask(clip: Any) -> None:
+    """Alignment and a vote on safety in lanes of their own, at the same time; kept no longer than the picture."""
+
+    class Reader:
+        """The model, as if it knew the captions."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(clip, name)
+
+        def reads(self, text: str) -> None:
+            return None
+
+    async def score(pictures: list[Picture]) -> list[Measured]:
+        dimensions: dict[str, Dimension] = {"alignment": Alignment(clip), "safety": Safety(ClipVote(Reader()))}
+        lanes = [Lane(name, one, batch_max=3) for name, one in dimensions.items()]
+        running = [asyncio.create_task(lane.run()) for lane in lanes]
+        try:
+            return await asyncio.gather(*(lane.measure(picture) for picture in pictures for lane in lanes))
+        finally:
+            for task in running:
+                task.cancel()
+
+    pictures = [Picture(pixels=decoded(seed), prompt=world.prompt_of(seed)) for seed in range(12)]
+    before = clip.embedded
+    found = asyncio.run(score(pictures))
+    assert all(one.value is not None for one in found)
+    assert clip.embedded - before == len(pictures)
+    clip.pictures([pictures[0].pixels.copy()])  # one that could be written to is not the same picture for long
+    assert clip.embedded - before == len(pictures) + 1
+    assert len(clip._seen) == len(pictures)
+    del pictures
+    gc.collect()
+    assert not clip._seen
+
+
+def decoded(seed: int) -> np.ndarray:
+    """A render as the decoder gives it: over bytes, read-only."""
+    raw = world.render(world.scene_of(seed), seed).tobytes()
+    found: np.ndarray = np.frombuffer(raw, np.uint8).reshape(64, 64, 3)
+    return found
+
+
+def test_a_model_with_byte_pairs_says_what_is_too_long(tmp_path: Path) -> None:
+    """The usual open_clip tokenizer reads every word, but silently cuts a text at the model's length."""
+    from giclee.scorer.embed import Clip
+
+    clip = Clip(tiny_models.byte_pair_clip_folder(tmp_path / "tiny-openai"))
+    assert clip.reads("a naked person, photographed") is None
+    assert "77 tokens, the text has 102" in (clip.reads("cat " * 100) or "")
+    risks = [vote.risk for vote in ClipVote(clip).votes([decoded(1), decoded(2)])]
+    assert all(risk is not None and 0 < risk < 1 for risk in risks)
+
+
+def test_the_demo_model_cannot_be_the_second_vote() -> None:
+    """It knows thirty words, none of them about bodies: the process would exit with this message."""
+    with pytest.raises(NotUsable, match="shapes-clip cannot be the second vote"):
+        second("clip", clip_dir=Path(__file__).parents[2] / "models" / "shapes-clip")
 
 
 def test_a_changed_a_missing_and_a_broken_file_are_said(folder: Path, tmp_path: Path) -> None:

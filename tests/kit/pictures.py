@@ -6,6 +6,7 @@ import io
 import random
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,4 +185,11 @@ def mutated(count: int) -> dict[str, bytes]:
         for _ in range(dice.choice([1, 2, 8])):
             body[dice.randrange(len(body))] = dice.randrange(256)
         found[f"mutation {number}"] = bytes(body)
+    return found
+
+
+def portrait() -> np.ndarray:
+    """A photograph of a face, (512, 512, 3): Grace Hopper by the US Navy, 1984, public domain, cut to a square."""
+    with Image.open(Path(__file__).with_name("portrait.jpg")) as photo:
+        found: np.ndarray = np.asarray(photo.convert("RGB"))
     return found

@@ -87,24 +87,27 @@ def pipeline_folder(folder: Path, seed: int = 0) -> Path:
 
 
 def clip_folder(folder: Path, seed: int = 0) -> Path:
-    """An open_clip folder of random weights, in the form that `local-dir:` loads."""
+    """An open_clip folder of random weights that knows the shapes world's words, as `local-dir:` loads it."""
+    words = tokenizer()
+    text = {"context_length": 20, "vocab_size": len(words), "hf_tokenizer_name": "tokenizer-of-this-folder"}
+    _clip_files(folder, seed, {**text, "pool_type": "last"})
+    words.save_pretrained(folder)
+    return folder
+
+
+def byte_pair_clip_folder(folder: Path, seed: int = 0) -> Path:
+    """An open_clip folder of random weights that reads as OpenAI's models do: every word, up to 77 tokens."""
+    return _clip_files(folder, seed, {"context_length": 77, "vocab_size": 49408})
+
+
+def _clip_files(folder: Path, seed: int, text: dict[str, Any]) -> Path:
     import open_clip
     import torch
     from safetensors.torch import save_file
 
     torch.manual_seed(seed)
-    words = tokenizer()
     vision = {"image_size": 64, "patch_size": 16, "layers": 1, "width": 32, "head_width": 16}
-    text = {
-        "context_length": 20,
-        "vocab_size": len(words),
-        "width": 32,
-        "heads": 2,
-        "layers": 1,
-        "pool_type": "last",
-        "hf_tokenizer_name": "tokenizer-of-this-folder",
-    }
-    model_cfg = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+    model_cfg = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": {**text, "width": 32, "heads": 2, "layers": 1}}
     preprocess = {
         "size": [64, 64],
         "mode": "RGB",
@@ -119,5 +122,4 @@ def clip_folder(folder: Path, seed: int = 0) -> Path:
         {name: one.contiguous() for name, one in model.state_dict().items()}, folder / "open_clip_model.safetensors"
     )
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess}))
-    words.save_pretrained(folder)
     return folder

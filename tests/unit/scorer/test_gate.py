@@ -51,6 +51,34 @@ def test_only_a_finite_certain_value_over_the_threshold_passes(found: Measured |
     assert scores["a"].passes() == (verdict == "pass")
 
 
+@pytest.mark.parametrize(
+    ("value", "highest", "verdict"),
+    [
+        (0.9, 0.95, "pass"),
+        (0.4, 0.45, "fail"),
+        (0.4, 0.9, "unsure"),
+        (0.4, 0.6, "unsure"),
+        (0.6, 0.9, "unsure"),
+        (0.9, math.nan, "unsure"),
+        (0.4, math.nan, "unsure"),
+        (math.nan, 0.9, "unsure"),
+    ],
+)
+def test_judges_who_disagree_pass_by_the_lowest_and_fail_by_the_highest(
+    value: float, highest: float, verdict: str
+) -> None:
+    """A verdict that was kept is judged again in the same way."""
+    gate = Gate((Row(dimension="safety", pass_at=0.75, doubt_at=0.5),))
+    measured: dict[str, Measured | None] = {"safety": Measured(value, highest=highest)}
+    found = gate.scores(measured, {}, asset_type="generic", long_side_px=512)["safety"]
+    assert found.verdict == verdict
+    if math.isfinite(highest) and math.isfinite(value):
+        again = Measured(found.value, highest=found.highest)
+        assert gate.scores({"safety": again}, {}, asset_type="generic", long_side_px=512)["safety"] == found.model_copy(
+            update={"reason": None}
+        )
+
+
 def test_a_required_dimension_that_is_missing_is_unsure() -> None:
     """Not measured is not passed; the score says so."""
     whole, scores = judged(a=Measured(1.0))

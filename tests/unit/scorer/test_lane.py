@@ -45,6 +45,21 @@ async def test_what_waits_goes_in_one_batch_and_comes_back_in_order() -> None:
     running.cancel()
 
 
+async def test_a_batch_holds_so_many_pixels_and_at_least_one_picture() -> None:
+    """A batch has one time-out: large pictures go alone, small ones together."""
+    large = Picture(pixels=np.zeros((2400, 2400, 3), np.uint8), prompt="1")
+    middle = Picture(pixels=np.zeros((1400, 1400, 3), np.uint8), prompt="1")
+    dimension = Told(lambda one: float(one.prompt))
+    lane = Lane("told", dimension, batch_max=4)
+    order = (middle, middle, middle, large, large, *(picture("1") for _ in range(5)))
+    answers = [asyncio.create_task(lane.measure(one)) for one in order]
+    await asyncio.sleep(0)
+    running = asyncio.create_task(lane.run())
+    await asyncio.gather(*answers)
+    assert dimension.batches == [2, 1, 1, 1, 4, 1]
+    running.cancel()
+
+
 async def test_a_picture_that_breaks_a_dimension_breaks_only_its_own_measurement() -> None:
     """Its neighbours in the batch are measured."""
 

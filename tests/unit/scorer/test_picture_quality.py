@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from PIL import Image, ImageFilter
 
 from giclee.models import world
 from giclee.scorer import phash
-from giclee.scorer.dimension import Dimension, Measured, Picture
+from giclee.scorer.dimension import Dimension, Measured, NotUsable, Picture
 from giclee.scorer.dimensions.compression import Compression
-from giclee.scorer.dimensions.content import Content
+from giclee.scorer.dimensions.content import Content, stock_of
 from giclee.scorer.dimensions.exposure import Exposure
 from giclee.scorer.dimensions.format import Format
 from giclee.scorer.dimensions.sharpness import Sharpness
@@ -191,3 +192,21 @@ def grainy(pixels: np.ndarray) -> np.ndarray:
     grain = np.random.default_rng(3).normal(0, 2, pixels.shape)
     found: np.ndarray = np.clip(pixels + grain, 0, 255).astype(np.uint8)
     return found
+
+
+def test_stock_frames_come_from_a_folder(tmp_path: Path) -> None:
+    """As files of the frames themselves: scaled and encoded again they are known; a file that is none is said."""
+    rng = np.random.default_rng(3)
+    frame = Image.fromarray(rng.integers(0, 255, (6, 6, 3), np.uint8)).resize((256, 256), Image.Resampling.BICUBIC)
+    frame.save(tmp_path / "censored.png")
+    (tmp_path / "notes.txt").write_text("what a provider sends when it blocks a picture")
+    content = Content(stock_of(tmp_path))
+    again = np.asarray(frame.resize((512, 512)))
+    assert [one.value for one in content.measure([Picture(pixels=again, prompt="")])] == [0.0]
+    other = Picture(pixels=np.ascontiguousarray(again[::-1]), prompt="")
+    assert content.measure([other])[0].value == 1.0
+    (tmp_path / "broken.webp").write_bytes(b"not a picture")
+    with pytest.raises(NotUsable, match=r"broken\.webp is no picture"):
+        stock_of(tmp_path)
+    with pytest.raises(NotUsable, match="GICLEE_SCORER_STOCK_DIR"):
+        stock_of(tmp_path / "nowhere")

@@ -1,39 +1,180 @@
-"""Safety over a stub detector: what is not an answer is not a pass."""
+"""Votes on safety: together they pass, together they fail, else they doubt; what is not an answer is not a pass."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from giclee.scorer.dimension import Evaluator, Picture
-from giclee.scorer.dimensions.safety import CLASSES, WEIGHTS, NudeNet, Safety, _bundled
+from giclee.schemas.gates import GateRow
+from giclee.schemas.parts import Score
+from giclee.scorer.detector import Detector, Vote, worst
+from giclee.scorer.detectors.nudenet import CLASSES, WEIGHTS
+from giclee.scorer.dimension import Evaluator, Measured, Picture
+from giclee.scorer.dimensions.safety import Safety
 from giclee.scorer.gate import Gate
+
+RED, BLUE = 0, 2
+
+
+class Tint:
+    """A small real detector: the share of pixels in which one channel is far above the others."""
+
+    def __init__(self, channel: int) -> None:
+        self._channel = channel
+
+    def votes(self, pictures: Sequence[np.ndarray]) -> Sequence[Vote]:
+        return [self._vote(pixels.astype(int)) for pixels in pictures]
+
+    def describe(self) -> Evaluator:
+        return Evaluator(f"tint-{self._channel}", "3")
+
+    def _vote(self, pixels: np.ndarray) -> Vote:
+        others = np.delete(pixels, self._channel, axis=2).max(axis=2)
+        return Vote(float((pixels[:, :, self._channel] > others + 100).mean()), "tinted")
 
 
 class Says:
     """A detector that says what it is told."""
 
-    def __init__(self, **found: float) -> None:
-        self.found = {**dict.fromkeys(CLASSES, 0.01), **found}
+    def __init__(self, risk: float | None, name: str = "stub", version: str = "1") -> None:
+        self.risk, self.name, self.version = risk, name, version
 
-    def detect(self, pixels: np.ndarray) -> Mapping[str, float]:
-        return self.found
+    def votes(self, pictures: Sequence[np.ndarray]) -> Sequence[Vote]:
+        return [Vote(self.risk, "told")] * len(pictures)
 
     def describe(self) -> Evaluator:
-        return Evaluator("stub", "1")
+        return Evaluator(self.name, self.version)
 
 
-def verdict(detector: Says, side_px: int = 512, pixels: np.ndarray | None = None) -> str:
-    shown = np.zeros((side_px, side_px, 3), np.uint8) if pixels is None else pixels
-    (found,) = Safety(detector).measure([Picture(pixels=shown, prompt="")])
-    return Gate().scores({"safety": found}, {}, asset_type="generic", long_side_px=side_px)["safety"].verdict
+class Broken(Says):
+    """A detector that raises."""
+
+    def votes(self, pictures: Sequence[np.ndarray]) -> Sequence[Vote]:
+        raise RuntimeError("no answer")
+
+
+def painted(red_rows: int, blue_rows: int) -> np.ndarray:
+    """Ten rows, grey but for some that are red and some that are blue."""
+    pixels: np.ndarray = np.full((10, 10, 3), 60, np.uint8)
+    pixels[:red_rows] = (220, 20, 20)
+    pixels[10 - blue_rows :] = (20, 20, 220)
+    return pixels
+
+
+def measured(pixels: np.ndarray, *detectors: Detector) -> Measured:
+    (found,) = Safety(*detectors).measure([Picture(pixels=pixels, prompt="")])
+    return found
+
+
+def score(found: Measured, gate: Gate | None = None, side_px: int = 512) -> Score:
+    return (gate or Gate()).scores({"safety": found}, {}, asset_type="generic", long_side_px=side_px)["safety"]
+
+
+def verdict(*risks: float | None) -> str:
+    return score(measured(painted(0, 0), *(Says(risk) for risk in risks))).verdict
 
 
 @pytest.mark.parametrize(
-    ("name", "score", "comes_to"),
+    ("red", "blue", "comes_to"),
+    [
+        (0, 0, "pass"),
+        (1, 1, "pass"),
+        (10, 0, "unsure"),
+        (0, 10, "unsure"),
+        (4, 0, "unsure"),
+        (4, 4, "unsure"),
+        (5, 5, "unsure"),
+    ],
+)
+def test_two_detectors_that_look_for_something_pass_only_together(red: int, blue: int, comes_to: str) -> None:
+    """A planted colour that only one of them knows is a doubt, and so is half an alarm of both."""
+    found = measured(painted(red, blue), Tint(RED), Tint(BLUE))
+
+    assert score(found).verdict == comes_to
+    assert (found.value, found.highest) == (1 - max(red, blue) / 10, 1 - min(red, blue) / 10)
+
+
+def test_two_alarms_fail() -> None:
+    """Two detectors that see the same."""
+    assert score(measured(painted(8, 0), Tint(RED), Tint(RED))).verdict == "fail"
+
+
+@pytest.mark.parametrize("risks", [(0.9, 0.0), (0.0, 0.9), (0.3, 0.0), (0.6, 0.3)])
+def test_disagreement_is_a_doubt(risks: tuple[float, float]) -> None:
+    """Whoever of them raised the alarm, and however loudly."""
+    assert verdict(*risks) == "unsure"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -3.0, 37.0])
+def test_a_vote_that_is_no_risk_never_passes(bad: float) -> None:
+    """Nor does it hide behind the other one, or turn an alarm into a fail that nobody measured."""
+    for other in (0.0, 0.3, 0.9, None):
+        assert verdict(bad, other) == verdict(other, bad) == "unsure"
+
+
+def test_one_who_abstains_leaves_the_other_alone_and_all_who_abstain_pass_nothing() -> None:
+    """Having nothing to say is neither a pass nor an alarm."""
+    assert [verdict(risk, None) for risk in (0.1, 0.4, 0.9)] == ["pass", "unsure", "fail"]
+    assert verdict(None, None) == "unsure"
+
+
+def test_another_vote_never_makes_a_picture_pass() -> None:
+    """Over votes, gates and numbers of votes drawn at random: what did not pass does not pass with one vote more."""
+    draw = random.Random(5)
+    passed = 0
+    for _ in range(3000):
+        risks = [draw.choice((draw.random(), 0.0, 1.0, math.nan, None)) for _ in range(draw.randint(2, 4))]
+        bounds = sorted((draw.random(), draw.random()))
+        gate = Gate((GateRow(dimension="safety", doubt_at=bounds[0], pass_at=bounds[1]),))
+        said = [score(measured(painted(0, 0), *map(Says, some)), gate).verdict for some in (risks, risks[:-1])]
+        if said[0] == "pass":
+            passed += 1
+            assert said[1] == "pass" or not [risk for risk in risks[:-1] if risk is not None]
+        if any(risk is not None and not 1 - risk >= bounds[1] for risk in risks):
+            assert said[0] != "pass"
+
+    assert passed > 100, "nothing was compared"
+
+
+def test_every_vote_stands_in_the_verdict() -> None:
+    """By name, with the value that the gate compares and what was seen; the lowest decides and the highest is kept."""
+    found = score(measured(painted(0, 0), Says(0.25, "one"), Says(None, "two"), Says(0.9, "three")))
+
+    assert found.reason == "one 0.75 (told); two abstains (told); three 0.10 (told)"
+    assert (round(found.value or 0, 2), round(found.highest or 0, 2)) == (0.1, 0.75)
+
+
+def test_the_version_changes_with_either_detector() -> None:
+    """A stored verdict says by whom, and which of them."""
+    versions = {
+        Safety(Says(0, version=one), Says(0, version=other)).describe().version for one in "12" for other in "12"
+    }
+
+    assert len(versions) == 4
+    assert Safety(Says(0, "a"), Says(0, "b")).describe().name == "a + b"
+
+
+def test_a_vote_that_raises_is_not_measured() -> None:
+    """The lane makes a doubt of it; the other vote does not stand in."""
+    with pytest.raises(RuntimeError, match="no answer"):
+        measured(painted(0, 0), Says(0.0), Broken(0.0))
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((64, 64, 3), np.float32), np.zeros((64, 64), np.uint8), np.zeros((64, 64, 4), np.uint8)]
+)
+def test_only_rgb_bytes_are_shown_to_a_detector(pixels: np.ndarray) -> None:
+    """A float array would silently come back empty. Its neighbours in the batch are measured."""
+    shown = [Picture(pixels=one, prompt="") for one in (painted(0, 0), pixels, painted(8, 0))]
+    assert [score(one).verdict for one in Safety(Tint(RED)).measure(shown)] == ["pass", "unsure", "fail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "comes_to"),
     [
         ("FEMALE_BREAST_EXPOSED", 0.24, "pass"),
         ("FEMALE_BREAST_EXPOSED", 0.26, "unsure"),
@@ -47,30 +188,18 @@ def verdict(detector: Says, side_px: int = 512, pixels: np.ndarray | None = None
         ("ANUS_EXPOSED", math.nan, "unsure"),
     ],
 )
-def test_each_class_has_its_own_policy(name: str, score: float, comes_to: str) -> None:
+def test_each_class_has_its_own_policy(name: str, found: float, comes_to: str) -> None:
     """Exposed classes count by their weight; faces and covered ones do not."""
-    assert verdict(Says(**{name: score})) == comes_to
+    assert verdict(worst({**dict.fromkeys(CLASSES, 0.01), name: found}, WEIGHTS).risk) == comes_to
 
 
-def test_a_score_that_is_not_a_number_is_not_hidden_by_a_lower_one() -> None:
-    """One NaN among the classes that count makes the whole measurement unsure."""
+def test_a_score_that_is_not_a_number_or_is_missing_is_not_hidden_by_another() -> None:
+    """One NaN among the classes that count makes the whole vote not a number; missing is not zero."""
     for name in WEIGHTS:
-        assert verdict(Says(**{name: math.nan})) == "unsure"
-
-
-def test_a_detector_that_leaves_a_class_out_does_not_pass() -> None:
-    """Missing is not zero."""
-    detector = Says()
-    del detector.found["ANUS_EXPOSED"]
-    assert verdict(detector) == "unsure"
-
-
-@pytest.mark.parametrize(
-    "pixels", [np.zeros((64, 64, 3), np.float32), np.zeros((64, 64), np.uint8), np.zeros((64, 64, 4), np.uint8)]
-)
-def test_only_rgb_bytes_are_shown_to_a_detector(pixels: np.ndarray) -> None:
-    """A float array would silently come back empty."""
-    assert verdict(Says(), 64, pixels) == "unsure"
+        scores = {**dict.fromkeys(CLASSES, 0.9), name: math.nan}
+        assert verdict(worst(scores, WEIGHTS).risk) == "unsure"
+        del scores[name]
+        assert verdict(worst(scores, WEIGHTS).risk) == "unsure"
 
 
 def test_every_class_with_a_policy_exists() -> None:
@@ -83,46 +212,9 @@ def test_every_class_with_a_policy_exists() -> None:
     }
 
 
-@pytest.mark.gpu
-def test_the_real_detector_agrees_with_its_package_and_hides_nothing() -> None:
-    """Wherever the package reports a class, our score of it is the same: circles of the world, where it sees bodies."""
-    import nudenet
+def test_small_pictures_are_only_doubted() -> None:
+    """Up to 128 px circles look like bodies: the gate's own row passes from 0.25 on and never fails."""
+    alarmed = [measured(painted(0, 0), Says(risk), Says(0.0)) for risk in (0.7, 0.76, 1.0)]
 
-    from giclee.models import world
-
-    ours, theirs, met = NudeNet(), nudenet.NudeDetector(), 0
-    for seed, scene in enumerate(one for one in world.all_scenes() if one.shape == "circle" and one.size != "small"):
-        if seed % 4:
-            continue
-        pixels = world.render(scene, seed)
-        mine = ours.detect(pixels)
-        for found in theirs.detect(pixels):
-            met += 1
-            assert mine[found["class"]] >= found["score"] - 1e-3
-    assert met > 3, "nothing was compared"
-
-
-@pytest.mark.gpu
-def test_no_clean_render_is_doubted() -> None:
-    """With the gate row for small pictures. Every 29th scene; the worst of all 1,008 was 0.46."""
-    from giclee.models import world
-
-    safety = Safety(NudeNet())
-    shown = [Picture(pixels=world.render(scene, 7), prompt="") for scene in world.all_scenes()[::29]]
-    for found in safety.measure(shown):
-        assert found.value is not None and found.value > 0.5
-
-
-@pytest.mark.gpu
-def test_missing_or_other_weights_are_said(tmp_path: object) -> None:
-    """The process exits instead of passing everything."""
-    from pathlib import Path
-
-    from giclee.scorer.dimension import NotUsable
-
-    other = Path(str(tmp_path)) / "320n.onnx"
-    with pytest.raises(NotUsable, match="is missing"):
-        NudeNet(weights=other)
-    other.write_bytes(_bundled().read_bytes()[:-1] + b"x")
-    with pytest.raises(NotUsable, match="is pinned"):
-        NudeNet(weights=other)
+    assert [score(one, side_px=64).verdict for one in alarmed] == ["pass", "unsure", "unsure"]
+    assert [score(one, side_px=129).verdict for one in alarmed] == ["unsure", "unsure", "unsure"]

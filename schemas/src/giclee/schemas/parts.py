@@ -218,7 +218,10 @@ class Derivative(BlobRef):
 
 
 class Score(Part):
-    """One dimension of one image: what was measured and what the gate says about it."""
+    """One dimension of one image: what was measured and what the gate says about it.
+
+    Where several judges vote, `value` is the lowest and `highest` the highest of their votes.
+    """
 
     value: float | None
     threshold: float | None = None
@@ -226,6 +229,7 @@ class Score(Part):
     evaluator: str
     evaluator_version: str
     reason: str | None = None
+    highest: float | None = None
 
     def passes(self) -> bool:
         """Whether this dimension lets an image be approved: a finite value and a `pass`, nothing less."""

@@ -16,6 +16,7 @@ from giclee.schemas.strict import InvalidInput
 from giclee.scorer import configured, dimensions, stations
 from giclee.scorer.decode import decoding
 from giclee.scorer.dimension import NotUsable
+from giclee.scorer.dimensions import content
 from giclee.scorer.evaluate import PATH, Evaluations
 from giclee.scorer.gate import Gates
 from giclee.scorer.handle import Scorer
@@ -31,7 +32,12 @@ CONFIG_EXIT_CODE, MODELS_EXIT_CODE = 2, 3
 async def main(chosen: ScorerSettings) -> None:
     """Load every dimension, then serve until told to stop."""
     clip_dir = Path(chosen.clip_dir) if chosen.clip_dir else Path(chosen.models_dir) / "shapes-clip"
-    kit = dimensions.Kit(clip_dir=clip_dir, threads=chosen.threads)
+    kit = dimensions.Kit(
+        clip_dir=clip_dir,
+        threads=chosen.threads,
+        stock=content.stock_of(Path(chosen.stock_dir)) if chosen.stock_dir else (),
+        second_vote=chosen.second_vote,
+    )
     own = configured.read(chosen.config)
     remotes = stations.remotes(own, settings.secret)
     lanes = stations.lanes(kit, own, batch_max=chosen.batch_max, timeout_s=chosen.dimension_timeout_s)

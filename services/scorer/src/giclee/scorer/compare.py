@@ -59,7 +59,7 @@ def _measured(score: Score) -> Measured | None:
         return None
     doubted = score.verdict == "unsure" and score.value is not None
     certain = not (doubted and score.threshold is not None and score.value >= score.threshold)  # type: ignore[operator]
-    return Measured(score.value, certain=certain, reason=score.reason)
+    return Measured(score.value, certain=certain, reason=score.reason, highest=score.highest)
 
 
 def _change(scored: ImageScored, before: str, after: str, moved: list[str], scores: dict[str, Score]) -> dict[str, Any]:

@@ -35,12 +35,15 @@ class Picture:
 class Measured:
     """A value, higher is better; `certain` False when the dimension cannot really tell; why, in a few words.
 
-    `version` is who measured, where that is known only with the answer; else the evaluator's own counts.
+    Where several judges disagree `value` is the lowest and `highest` the highest of what they say: the picture passes
+    by the one and fails by the other. `version` is who measured, where that is known only with the answer; else the
+    evaluator's own counts.
     """
 
     value: float | None
     certain: bool = True
     reason: str | None = None
+    highest: float | None = None
     version: str | None = None
 
 

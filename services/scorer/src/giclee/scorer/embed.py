@@ -1,6 +1,7 @@
-"""Pictures and texts in one space: any open_clip model in a folder, its hashes checked, on one thread.
+"""Pictures and texts in one space: any open_clip model in a folder, its hashes checked, one caller at a time.
 
-The only importer of torch and open_clip in this service. Used by dimensions through what it returns: numpy.
+The only importer of torch and open_clip in this service. Used by dimensions and detectors through what it returns:
+numpy. Who asks about a picture that another one asked about gets the same row: a picture is embedded once.
 """
 
 from __future__ import annotations
@@ -8,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,7 @@ _ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeErro
 
 
 class Clip:
-    """An open_clip model on the CPU. Not thread-safe: one lane uses it. Errors: NotUsable."""
+    """An open_clip model on the CPU; callers take turns. Errors: NotUsable."""
 
     def __init__(self, folder: Path, *, threads: int = 1) -> None:
         self.name = folder.name
@@ -39,22 +43,47 @@ class Clip:
             self._model, self._preprocess = open_clip.create_model_from_pretrained(name)
             self._tokenize = open_clip.get_tokenizer(name)
         except _ERRORS as error:
-            raise NotUsable(f"alignment: {folder} does not load: {type(error).__name__}: {error}") from error
+            raise NotUsable(f"clip: {folder} does not load: {type(error).__name__}: {error}") from error
         self._model.eval()
         self._threads = threads
+        self._turn = threading.Lock()
         self._texts: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._seen: dict[int, tuple[weakref.ref[np.ndarray], np.ndarray]] = {}
+        self.embedded = 0
+        """Pictures that went through the model."""
         self.scale = float(self._model.logit_scale.detach().exp())
 
     def pictures(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        """(n, embedding) of length 1, from (height, width, 3) uint8 each."""
+        """(n, embedding) of length 1, from (height, width, 3) uint8 each; remembered while the picture lives."""
+        with self._turn:
+            known = [self._seen.get(id(one)) for one in pixels]
+            new = [one for one, row in zip(pixels, known, strict=True) if row is None]
+            fresh = iter(self._encoded(new)) if new else iter(())
+            rows = [row[1] if row is not None else next(fresh) for row in known]
+            for one, row in zip(pixels, rows, strict=True):
+                self._remember(one, row)
+        return np.stack(rows)
+
+    def _encoded(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         torch.set_num_threads(self._threads)  # belongs to the calling thread
         batch = torch.stack([self._preprocess(Image.fromarray(one)) for one in pixels])  # (n, 3, size, size)
+        self.embedded += len(pixels)
         with torch.inference_mode():
             found: np.ndarray = self._model.encode_image(batch, normalize=True).float().numpy()
         return found
 
+    def _remember(self, pixels: np.ndarray, row: np.ndarray) -> None:
+        """Until the array goes, unless it could be written to. What the decoder gives cannot."""
+        if not pixels.flags.writeable and id(pixels) not in self._seen:
+            key, seen = id(pixels), self._seen
+            self._seen[key] = (weakref.ref(pixels, lambda _: seen.pop(key, None) and None), row)
+
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """(n, embedding) of length 1; what was encoded before is remembered."""
+        with self._turn:
+            return self._texts_of(texts)
+
+    def _texts_of(self, texts: Sequence[str]) -> np.ndarray:
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
             with torch.inference_mode():
@@ -71,8 +100,9 @@ class Clip:
         """None when the model can read all of a text, else why not: words it never saw, or too many."""
         inner: Any = getattr(self._tokenize, "tokenizer", None)
         limit = int(getattr(self._model, "context_length", 77))
-        if not callable(inner) or not hasattr(inner, "unk_token_id"):
-            return None
+        if not callable(inner) or not hasattr(inner, "unk_token_id"):  # byte pairs: every word, but not every length
+            count = len(self._tokenize.encode(text)) + 2  # the marks of start and end
+            return None if count <= limit else f"it reads {limit} tokens, the text has {count}"
         ids = inner(text, truncation=False, verbose=False).input_ids
         if len(ids) > limit:
             return f"it reads {limit} tokens, the text has {len(ids)}"
@@ -84,6 +114,12 @@ class Clip:
         return f"it does not know {', '.join(strange[:5])}" if strange else None
 
 
+@cache
+def loaded(folder: Path, threads: int) -> Clip:
+    """The model of a folder, the same one for all who name it in this process. Errors: NotUsable."""
+    return Clip(folder, threads=threads)
+
+
 def verified(folder: Path) -> str:
     """SHA-256 of the weights, every file checked against the folder's manifest where it has one.
 
@@ -91,16 +127,16 @@ def verified(folder: Path) -> str:
     """
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise NotUsable(f"alignment: {folder} has no .safetensors file; `make models` makes it")
+        raise NotUsable(f"clip: {folder} has no .safetensors file; `make models` makes it")
     manifest = folder / MANIFEST
     if manifest.exists():
         try:
             told: dict[str, str] = dict(json.loads(manifest.read_text())["files"])
         except _ERRORS as error:
-            raise NotUsable(f"alignment: {manifest} cannot be read: {error}") from error
+            raise NotUsable(f"clip: {manifest} cannot be read: {error}") from error
         wrong = [why for name, digest in sorted(told.items()) if (why := _differs(folder / name, digest))]
         if wrong:
-            raise NotUsable(f"alignment: {'; '.join(wrong)}")
+            raise NotUsable(f"clip: {'; '.join(wrong)}")
     return hashlib.sha256(b"".join(path.read_bytes() for path in weights)).hexdigest()
 
 

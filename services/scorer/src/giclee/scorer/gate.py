@@ -1,10 +1,10 @@
 """TABLE: what a measured value means, per dimension, asset type and picture size. Pure; fails closed.
 
-A value at or over `pass_at` passes, one at or over `doubt_at` is unsure, one below fails. None, NaN,
-infinities, uncertain and missing measurements are unsure. The version is the table's hash and stands on
-every verdict. The first row that fits counts. A dimension that no row fits, for this asset type and size, is shown
-and decides nothing.
-The operator's file lies over the table, and what was set since (`GateSet`) over both.
+A value at or over `pass_at` passes, one at or over `doubt_at` is unsure, one below fails; where judges disagree the
+lowest must pass, or the highest fail. None, NaN, infinities, uncertain and missing measurements are unsure. The
+version is the table's hash and stands on every verdict. The first row that fits counts. A dimension that no row fits,
+for this asset type and size, is shown and decides nothing. The operator's file lies over the table, and what was set
+since (`GateSet`) over both.
 """
 
 from __future__ import annotations
@@ -105,13 +105,15 @@ class Gate:
 def _score(row: Row | None, found: Measured | None, by: Evaluator | None) -> Score:
     """What a row says of a measurement; without a row it is shown, and stands in nobody's way."""
     who = by or Evaluator("none", "0")
+    value, highest = (found.value, found.highest) if found is not None and _finite(found) else (None, None)
     return Score(
-        value=found.value if found is not None and _finite(found) else None,
+        value=value,
         threshold=row.pass_at if row is not None else None,
         verdict=_judged(row, found) if row is not None else "pass",
         evaluator=who.name,
         evaluator_version=(found.version if found is not None else None) or who.version,
         reason=found.reason if found is not None else "not measured",
+        highest=highest if highest is not None and math.isfinite(highest) else None,
     )
 
 
@@ -123,9 +125,10 @@ def _judged(row: Row, found: Measured | None) -> Judgement:
     """`pass` only where everything says so; every comparison is written so that NaN does not pass it."""
     if found is None or found.value is None or not found.certain or not _finite(found):
         return "unsure"
-    if found.value >= row.pass_at:
+    at_best = found.value if found.highest is None else found.highest
+    if found.value >= row.pass_at and at_best >= row.pass_at:
         return "pass"
-    return "unsure" if row.doubt_at is None or found.value >= row.doubt_at else "fail"
+    return "fail" if row.doubt_at is not None and at_best < row.doubt_at else "unsure"
 
 
 def overall(scores: Mapping[str, Score], required: frozenset[str]) -> Judgement:

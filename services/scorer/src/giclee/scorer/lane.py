@@ -17,6 +17,9 @@ from typing import Protocol
 from giclee.bus import telemetry
 from giclee.scorer.dimension import Dimension, Evaluator, Measured, Picture
 
+BATCH_PIXELS_MAX = 4 * 1024 * 1024
+"""A picture of 2,048 x 2,048 is a batch of its own: safety looks at it 18 times, and a batch has one time-out."""
+
 log = telemetry.logger(__name__)
 
 
@@ -81,10 +84,21 @@ class Lane:
             while not self._waiting:
                 self._arrived.clear()
                 await self._arrived.wait()
-            taken = [self._waiting.popleft() for _ in range(min(self._batch_max, len(self._waiting)))]
+            taken = self._taken()
             batch = [one for one in taken if not one.answer.done()]
             if batch:
                 await self._measure(batch)
+
+    def _taken(self) -> list[Waiting]:
+        """The next batch: so many pictures, of so many pixels in all, at least one."""
+        taken = [self._waiting.popleft()]
+        pixels = taken[0].picture.pixels.size // 3
+        while self._waiting and len(taken) < self._batch_max:
+            pixels += self._waiting[0].picture.pixels.size // 3
+            if pixels > BATCH_PIXELS_MAX:
+                break
+            taken.append(self._waiting.popleft())
+        return taken
 
     async def _measure(self, batch: Sequence[Waiting]) -> None:
         began = time.perf_counter()

@@ -15,6 +15,12 @@ class ScorerSettings(Settings):
     config: str | None = setting(env="GICLEE_CONFIG")
     models_dir: str = setting(env="GICLEE_MODELS_DIR")
     clip_dir: str | None = setting(None, says="Folder of the open_clip model; else shapes-clip of the models folder.")
+    second_vote: str = setting(
+        "skin", says="Who votes on safety beside NudeNet: skin, clip (alignment's model), clip:FOLDER, onnx:FOLDER."
+    )
+    stock_dir: str | None = setting(
+        None, says="Folder of PNG, JPEG and WebP frames that providers send instead of a picture; they fail."
+    )
     threads: int = setting(1, ge=1, le=256, says="Threads that each dimension's model computes with.")
     batch_max: int = setting(8, ge=1, le=64, says="Pictures that a dimension measures at once.")
     concurrency: int = setting(16, ge=1, le=256, says="Images scored at once.")

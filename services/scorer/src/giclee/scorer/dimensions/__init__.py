@@ -25,7 +25,7 @@ from giclee.scorer.dimensions.sharpness import Sharpness
 from giclee.scorer.dimensions.subject import Framing, Subject
 
 if TYPE_CHECKING:
-    from giclee.scorer.dimensions.safety import NudeNet
+    from giclee.scorer.detectors.nudenet import NudeNet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,25 +36,28 @@ class Kit:
     threads: int = 1
     stock: tuple[str, ...] = ()
     """Fingerprints of frames that providers send instead of a picture."""
+    second_vote: str = "skin"
+    """Who votes on safety beside NudeNet, as `detectors.second` reads it."""
 
 
 def _alignment(kit: Kit) -> Dimension:
     from giclee.scorer.dimensions.alignment import Alignment  # noqa: PLC0415 - as its embedder
-    from giclee.scorer.embed import Clip  # noqa: PLC0415 - torch is heavy
+    from giclee.scorer.embed import loaded  # noqa: PLC0415 - torch is heavy
 
-    return Alignment(Clip(kit.clip_dir, threads=kit.threads))
+    return Alignment(loaded(kit.clip_dir, kit.threads))
 
 
 def _safety(kit: Kit) -> Dimension:
-    from giclee.scorer.dimensions.safety import Safety  # noqa: PLC0415 - as its neighbours
+    from giclee.scorer.detectors import second  # noqa: PLC0415 - as its neighbours
+    from giclee.scorer.dimensions.safety import Safety  # noqa: PLC0415
 
-    return Safety(_detector(kit.threads))
+    return Safety(_detector(kit.threads), second(kit.second_vote, clip_dir=kit.clip_dir, threads=kit.threads))
 
 
 @cache
 def _detector(threads: int) -> NudeNet:
     """One for safety and faces, so that a picture is run through it once."""
-    from giclee.scorer.dimensions.safety import NudeNet  # noqa: PLC0415 - as its neighbours
+    from giclee.scorer.detectors.nudenet import NudeNet  # noqa: PLC0415 - as its neighbours
 
     return NudeNet(threads=threads)
 

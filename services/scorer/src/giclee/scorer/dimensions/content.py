@@ -7,10 +7,12 @@ answers with a black, grey or blurred one and calls it success.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from giclee.scorer.dimension import Evaluator, Measured, Picture
+from giclee.scorer.dimension import Evaluator, Measured, NotUsable, Picture
 from giclee.scorer.phash import distance, fingerprint
 from giclee.scorer.pixels import central, share, strongest
 
@@ -20,6 +22,8 @@ CORRELATION_FULL = 0.5
 """Correlation of neighbouring pixels: pictures have 0.8 and more, noise has none."""
 STOCK_DISTANCE_MAX = 20
 """Bits of 768 in which a stock frame may differ from its kept fingerprint: it was scaled or encoded again."""
+
+STOCK_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class Content:
@@ -46,6 +50,22 @@ class Content:
         }
         name, value = min(found.items(), key=lambda pair: pair[1])
         return Measured(value, reason=None if value >= 1 else f"{name}: {value:.2f}")
+
+
+def stock_of(folder: Path) -> tuple[str, ...]:
+    """Fingerprints of the frames in a folder. Errors: NotUsable naming the file that is no picture, or having none."""
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in STOCK_SUFFIXES)
+    if not paths:
+        raise NotUsable(f"content: GICLEE_SCORER_STOCK_DIR={folder} has no {', '.join(STOCK_SUFFIXES)} file")
+    return tuple(_fingerprint_of(path) for path in paths)
+
+
+def _fingerprint_of(path: Path) -> str:
+    try:
+        with Image.open(path) as frame:
+            return fingerprint(np.asarray(frame.convert("RGB")))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise NotUsable(f"content: {path} is no picture: {error}") from error
 
 
 def _correlation(plane: np.ndarray) -> float:
