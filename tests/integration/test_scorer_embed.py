@@ -6,7 +6,10 @@ import asyncio
 import gc
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +126,36 @@ def test_the_demo_model_cannot_be_the_second_vote() -> None:
     """It knows thirty words, none of them about bodies: the process would exit with this message."""
     with pytest.raises(NotUsable, match="shapes-clip cannot be the second vote"):
         second("clip", clip_dir=Path(__file__).parents[2] / "models" / "shapes-clip")
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ("clip", "GICLEE_SCORER_SECOND_VOTE=clip:FOLDER"),
+        ("onnx:/nowhere", "/nowhere has no model.onnx"),
+        ("two", "GICLEE_SCORER_SECOND_VOTE=two"),
+    ],
+)
+def test_a_second_vote_that_cannot_vote_ends_the_process(told: str, why: str) -> None:
+    """Exit code 3 and one line that names the setting or the folder: it never starts with one vote."""
+    models = Path(__file__).parents[2] / "models"
+    unreachable = {
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "DATABASE_URL": "postgresql://127.0.0.1:9/none",
+        "GICLEE_BUCKET": "none",
+        "GICLEE_MODELS_DIR": str(models),
+        "GICLEE_SCORER_SECOND_VOTE": told,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "giclee.scorer"],
+        env={**os.environ, **unreachable},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 3, done.stderr[-2000:]
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("giclee.scorer: safety: ") and why in said
 
 
 def test_a_changed_a_missing_and_a_broken_file_are_said(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from giclee.gpu_worker.outcome import Decision
 from giclee.gpu_worker.provider import Made, NotMade, Shape
 from giclee.schemas import reasons
 from giclee.schemas.events import GenerationFailed, ImageGenerated, ImageRouted, ProviderOutcome
-from giclee.schemas.parts import Adjustment, BlobRef
+from giclee.schemas.parts import Adjustment, BlobRef, PromptSlot
 from tests.kit.candidates import hop, model, routed
 
 FINAL, DRAFT = model("shapes-final", price_usd="0.0004"), model("shapes-draft", price_usd="0.0001")
@@ -82,6 +82,8 @@ def test_a_made_image_names_everything_that_makes_it_again() -> None:
     by_router = Adjustment(field="size", asked="60x60", used="64x64", reason="multiples of 8")
     mine = Adjustment(field="prompt", asked="31 tokens", used="20 tokens", reason="the text encoder reads no more")
     event = routed(hop(FINAL, adjustments=[by_router.model_dump()]), labels={"channel": "email"}, client_ref="sku-1")
+    slot = PromptSlot(name="size", at=2, value="small", alternatives=("large",))
+    event = event.model_copy(update={"request": event.request.model_copy(update={"slots": (slot,)})})
     answer = Made(body=b"x", content_type="image/webp", width=64, height=64, seconds=0.5, weights_sha256="a" * 64,
                   adjustments=(mine, by_router), reproducibility="cpu, float32, batch 2")  # fmt: skip
     found, attempt = outcome.events_of(event, told(outcome.made(event, SHAPE, answer, IMAGE)))
@@ -89,6 +91,7 @@ def test_a_made_image_names_everything_that_makes_it_again() -> None:
     assert found.adjustments == (by_router, mine)
     assert (found.model.weights_sha256, found.params.steps, found.seed) == ("a" * 64, 8, event.seed)
     assert (found.labels, found.client_ref) == ({"channel": "email"}, "sku-1")
+    assert (found.prompt, found.slots) == (event.request.prompt, event.request.slots)
     assert (found.price_usd, found.spent_usd, attempt.outcome) == (Decimal("0.0004"), Decimal("0.0004"), "made")
 
 

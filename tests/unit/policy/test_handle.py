@@ -68,6 +68,10 @@ async def test_a_template_is_assembled(policy: Policy) -> None:
     event = await one(policy, requested(template=use))
     assert event.request.prompt == "a medium red ring on a white background"
     assert event.request.template.variables["colour"] == "red"
+    assert [(slot.name, slot.value) for slot in event.request.slots] == [
+        ("size", "medium"), ("colour", "red"), ("shape", "ring"), ("background", "white")
+    ]  # fmt: skip
+    assert event.request.slots[3].alternatives == ("red", "green", "blue", "yellow", "purple", "orange", "black")
 
 
 async def test_a_refusal_names_its_rule(policy: Policy) -> None:

@@ -40,7 +40,14 @@ def test_every_template_makes_a_prompt_that_policy_clears(key: tuple[str, int]) 
 def test_the_demo_shape_reads_as_the_models_learned_it() -> None:
     """The closed template gives the plainest phrasing of the shapes world."""
     made = assemble(use("shape", colour="red", shape="circle", background="blue", size="small"), None)
-    assert made == Assembled("a small red circle on a blue background", None)
+    assert isinstance(made, Assembled)
+    assert (made.prompt, made.negative_prompt) == ("a small red circle on a blue background", None)
+    assert [(slot.name, slot.at, slot.value, len(slot.alternatives)) for slot in made.slots] == [
+        ("size", 2, "small", 2),
+        ("colour", 8, "red", 7),
+        ("shape", 12, "circle", 5),
+        ("background", 24, "blue", 7),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -49,13 +56,15 @@ def test_the_demo_shape_reads_as_the_models_learned_it() -> None:
 def test_a_value_is_data(hostile: str) -> None:
     """Nothing in a value is read as a format, a slot or a back reference."""
     made = assemble(use("generic", subject=hostile), None)
-    assert made == Assembled(f"{hostile}, photograph", None)
+    assert isinstance(made, Assembled) and made.prompt == f"{hostile}, photograph"
 
 
 @given(some.text(min_size=1, max_size=100).filter(lambda text: text.strip() and "\x00" not in text))
 def test_any_text_arrives_as_it_was_sent(value: str) -> None:
     """Beside white space, which is collapsed, a text slot changes nothing."""
-    made = templates.TABLE["generic", 1].assemble({"subject": value})
+    made, slots = templates.TABLE["generic", 1].assemble({"subject": value})
+    assert all(made[slot.at :].startswith(slot.value) for slot in slots)
+    assert [slot.name for slot in slots] == ["subject", "style"]
     assert made == f"{' '.join(value.split())}, photograph" or " ".join(made.split()) == " ".join(
         f"{value}, photograph".split()
     )
@@ -103,3 +112,24 @@ def test_a_text_slot_takes_text_of_its_length(value: object) -> None:
 def test_a_number_slot_takes_numbers_in_its_range(value: object, fits: bool) -> None:
     """A flag or a text is no number."""
     assert (templates.TABLE["lifestyle-scene", 1].slots["people"].trouble(value) is None) is fits
+
+
+SPACED = some.text(alphabet=" \t\n\u2003ab,.{", min_size=1, max_size=30).filter(str.strip)
+
+
+@given(SPACED, SPACED)
+def test_every_slot_stands_where_it_says(product: str, material: str) -> None:
+    """Whatever white space the values bring: the prompt is the text collapsed, and each value is at its place."""
+    template = templates.TABLE["product-tile", 2]
+    made, slots = template.assemble({"product": product, "material": material})
+    joined = template.text.format(product=product, material=material, angle="front", background="white")
+    assert made == " ".join(joined.split())
+    assert [made[slot.at : slot.at + len(slot.value)] for slot in slots] == [slot.value for slot in slots]
+    assert [slot.value for slot in slots] == [" ".join(product.split()), " ".join(material.split()), "front", "white"]
+
+
+def test_no_template_of_ours_has_more_than_travels() -> None:
+    """Every slot and every choice of the table reaches the scorer."""
+    for template in templates.TABLE.values():
+        assert len(template.slots) <= templates.SLOTS_MAX
+        assert all(len(slot.allowed) - 1 <= templates.ALTERNATIVES_MAX for slot in template.slots.values())

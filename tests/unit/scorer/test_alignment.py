@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from giclee.models import world
+from giclee.schemas.parts import PromptSlot
 from giclee.scorer.dimension import Measured, Picture
-from giclee.scorer.dimensions.alignment import Alignment, clauses
+from giclee.scorer.dimensions.alignment import Alignment
 from giclee.scorer.gate import Gate
+from giclee.scorer.questions import QUESTIONS_MAX
 
 PLACES = {
     (name, word): at for at, (name, word) in enumerate((n, w) for n, ws in world.ALTERNATIVES.items() for w in ws)
@@ -111,7 +113,80 @@ def test_a_batch_is_answered_in_order() -> None:
     assert [verdict(one) for one in Alignment(Ideal()).measure([right, wrong, right])] == ["pass", "fail", "pass"]
 
 
-def test_other_prompts_are_compared_clause_by_clause() -> None:
-    """At most eight, without empty ones."""
-    assert clauses("a cat, reading; the news.\nat dawn") == ["a cat", "reading", "the news", "at dawn"]
-    assert len(clauses(",".join("abcdefghijkl"))) == 8
+def of_template(prompt: str, **slots: tuple[str, tuple[str, ...]]) -> Picture:
+    """A picture of the world's ASKED with the slots of its prompt, each with its value and alternatives."""
+    placed = tuple(
+        PromptSlot(name=name, at=prompt.index(value), value=value, alternatives=others)
+        for name, (value, others) in slots.items()
+    )
+    return Picture(pixels=shows(ASKED), prompt=prompt, slots=placed)
+
+
+SLOTS = {
+    "size": ("small", ("medium", "large")),
+    "colour": ("red", ("green", "blue", "orange")),
+    "shape": ("circle", ("square", "ring")),
+    "background": ("blue", ("red", "black")),
+}
+
+
+def test_slots_are_judged_against_their_alternatives_as_free_prompts_of_the_world_are() -> None:
+    """Every attribute right passes; one that the picture shows otherwise fails, and its slot is named."""
+    right, wrong = of_template(PROMPT, **SLOTS), of_template(PROMPT.replace("circle", "ring"), **{
+        **SLOTS, "shape": ("ring", ("square", "circle"))
+    })  # fmt: skip
+    passed, failed = Alignment(Ideal()).measure([right, wrong])
+    assert verdict(passed) == "pass" and passed.certain
+    assert verdict(failed) == "fail" and (failed.reason or "").startswith("shape: 0.")
+
+
+def test_a_slot_that_is_not_where_it_should_be_is_a_doubt() -> None:
+    """The prompt that was drawn is not the one that was assembled."""
+    picture = of_template(PROMPT, **SLOTS)
+    moved = Picture(pixels=picture.pixels, prompt=f"the {PROMPT}", slots=picture.slots)
+    (found,) = Alignment(Ideal()).measure([moved])
+    assert (found.value, verdict(found)) == (None, "unsure")
+    assert "slot size is not 'small' at character 2" in (found.reason or "")
+
+
+class Limited(Ideal):
+    """Reads every word, and ten of them at once; sees in a picture only what its first pixel row marks."""
+
+    def reads(self, text: str) -> str | None:
+        return None if len(text.split()) <= 10 else f"it reads 10 words, the text has {len(text.split())}"
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        found: np.ndarray = np.stack([self._unit(np.ones(len(PLACES)) * ("nothing" not in text)) for text in texts])
+        return found
+
+
+def test_a_prompt_longer_than_the_model_reads_is_judged_part_by_part() -> None:
+    """Thirty words in short clauses are judged in full; one clause that is too long makes it a doubt, and is named."""
+    short = ", ".join(f"a thing number {at} of many" for at in range(6))
+    long = f"{short}, {' '.join(['very'] * 11)} large"
+    pixels: np.ndarray = np.zeros((64, 64, 3), np.uint8)
+    readable, cut = Alignment(Limited()).measure([Picture(pixels=pixels, prompt=one) for one in (short, long)])
+    assert readable.certain and readable.value is not None
+    assert not cut.certain and 'detail "very very' in (cut.reason or "")
+
+
+def test_a_prompt_that_asks_more_than_is_judged_is_a_doubt() -> None:
+    """However well the first of them fit."""
+    prompt = ", ".join(f"thing {at}" for at in range(QUESTIONS_MAX + 1))
+    (found,) = Alignment(Limited()).measure([Picture(pixels=shows(ASKED), prompt=prompt)])
+    assert not found.certain and f"asks {QUESTIONS_MAX + 1} things" in (found.reason or "")
+
+
+class Blind(Ideal):
+    """An embedder that breaks on one word."""
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        found = super().texts(texts)
+        found[["ring" in text for text in texts]] = np.nan
+        return found
+
+
+def test_one_answer_that_is_not_a_number_is_not_hidden_by_the_others() -> None:
+    """The captions of one attribute are broken: no value of the others stands in."""
+    (found,) = Alignment(Blind()).measure([Picture(pixels=shows(ASKED), prompt=PROMPT)])
+    assert verdict(found) == "unsure" and found.value != found.value

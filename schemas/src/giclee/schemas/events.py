@@ -45,6 +45,7 @@ from giclee.schemas.parts import (
     Position,
     Priority,
     Privacy,
+    PromptSlots,
     Quality,
     Reason,
     ReviewTerms,
@@ -214,6 +215,7 @@ class Cleared(Part):
     negative_prompt: Text | None = None
     asked_prompt: Text | None = None
     template: TemplateUse | None = None
+    slots: PromptSlots = ()
     locale: str | None = None
     asset_type: AssetTypeName
     size: Size | None = None
@@ -321,6 +323,7 @@ class ImageGenerated(CandidateEvent):
 
     image: BlobRef
     prompt: Text
+    slots: PromptSlots = ()
     negative_prompt: Text | None = None
     asset_type: AssetTypeName
     seed: int

@@ -174,6 +174,7 @@ def _generated(routed: ImageRouted, told: Told) -> ImageGenerated:
         **_candidate(routed),
         image=BlobRef.model_validate(detail["image"]),
         prompt=request.prompt,
+        slots=request.slots,
         negative_prompt=request.negative_prompt,
         asset_type=request.asset_type,
         seed=routed.seed,

@@ -11,12 +11,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from giclee.schemas.parts import Reason, TemplateUse
+from giclee.schemas.parts import PromptSlot, Reason, TemplateUse
 from giclee.schemas.strict import pointer
 
 STAGE = "policy"
 _SLOT = re.compile(r"\{([a-z_]+)\}")
 _SPACES = re.compile(r"\s+")
+SLOTS_MAX = 16
+ALTERNATIVES_MAX = 32
+"""What travels of a template: 16 slots with 32 other values each are more than any template here has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +68,25 @@ class Template:
         if set(self.pieces[1::2]) != set(self.slots):
             raise ValueError(f"the slots of {self.text!r} and its table differ")
 
-    def assemble(self, variables: Mapping[str, object]) -> str:
-        """The prompt with `variables` in place; they must have passed `troubles`."""
-        filled = [self._filled(name, variables) for name in self.pieces[1::2]]
-        parts = list(self.pieces)
-        parts[1::2] = filled
-        return _SPACES.sub(" ", "".join(parts)).strip()
+    def assemble(self, variables: Mapping[str, object]) -> tuple[str, tuple[PromptSlot, ...]]:
+        """The prompt with `variables` in place, and where they stand in it; they must have passed `troubles`.
+
+        White space is collapsed on the way, so that the places are those of the finished prompt.
+        """
+        prompt, slots = "", []
+        for at, piece in enumerate(self.pieces):
+            is_slot = at % 2 == 1
+            text = _SPACES.sub(" ", self._filled(piece, variables) if is_slot else piece)
+            text = text.removeprefix(" ") if not prompt or prompt.endswith(" ") else text
+            if is_slot and text.strip():
+                start = len(prompt) + len(text) - len(text.lstrip())
+                slots.append(self._place(piece, start, text.strip()))
+            prompt += text
+        return prompt.strip(), tuple(slots[:SLOTS_MAX])
+
+    def _place(self, name: str, start: int, value: str) -> PromptSlot:
+        others = tuple(one for one in self.slots[name].allowed if one != value)
+        return PromptSlot(name=name, at=start, value=value, alternatives=others[:ALTERNATIVES_MAX])
 
     def _filled(self, name: str, variables: Mapping[str, object]) -> str:
         value = variables.get(name, self.slots[name].default)
@@ -154,10 +170,11 @@ TABLE: dict[tuple[str, int], Template] = {
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A prompt made of a template: what the model reads, and what the template keeps out."""
+    """A prompt: what the model reads, what is kept out, and, where it was made of a template, what stands where."""
 
     prompt: str
     negative_prompt: str | None
+    slots: tuple[PromptSlot, ...] = ()
 
 
 def assemble(use: TemplateUse, negative_prompt: str | None) -> Assembled | tuple[Reason, ...]:
@@ -172,7 +189,8 @@ def assemble(use: TemplateUse, negative_prompt: str | None) -> Assembled | tuple
     if troubles:
         return troubles
     negatives = [text for text in (template.negative_prompt, negative_prompt) if text]
-    return Assembled(template.assemble(use.variables), ", ".join(negatives) or None)
+    prompt, slots = template.assemble(use.variables)
+    return Assembled(prompt, ", ".join(negatives) or None, slots)
 
 
 def _place(name: str) -> str:

@@ -14,10 +14,11 @@ from giclee.bus.errors import Poison
 from giclee.policy import asset_types, matchers, rules, templates
 from giclee.policy.asset_types import AssetType
 from giclee.policy.rules import Subject
+from giclee.policy.templates import Assembled
 from giclee.policy.wave import wave_zero
 from giclee.schemas.events import CancelRequested, Cleared, ImageCleared, ImageRefused, ImageRequested
 from giclee.schemas.models import Model
-from giclee.schemas.parts import Copies, Part, Reason, ReviewTerms, Text, Usd, derived_id
+from giclee.schemas.parts import Copies, Part, PromptSlots, Reason, ReviewTerms, Text, Usd, derived_id
 from giclee.schemas.strict import pointer
 
 STAGE = "policy"
@@ -38,14 +39,15 @@ class RequestIdConflict(Poison):
 class Ruling(Part):
     """What was decided, as it is stored. `reasons` refuse; without any the request is cleared with the rest.
 
-    `prompt` is there when it was assembled from a template, `negative_prompt` whenever there is one. `discarded`:
-    an operator gave the request up before it had a verdict; it keeps copies of the request out (rule 11).
+    `prompt` and `slots` are there when it was assembled from a template, `negative_prompt` whenever there is one.
+    `discarded`: an operator gave the request up before it had a verdict; it keeps copies of the request out (rule 11).
     """
 
     policy_version: str
     reasons: tuple[Reason, ...] = ()
     discarded: bool = False
     prompt: Text | None = None
+    slots: PromptSlots = ()
     negative_prompt: Text | None = None
     first_wave: int = 0
     limit_usd: Usd | None = None
@@ -147,16 +149,16 @@ class Judge:
         row = self._types.get(request.asset_type)
         if row is None:
             return self.refused(_unknown_type(request, self._types))
-        prompt, negative = request.prompt or "", request.negative_prompt
+        asked = Assembled(request.prompt or "", request.negative_prompt)
         if request.template is not None:
-            assembled = templates.assemble(request.template, negative)
-            if not isinstance(assembled, templates.Assembled):
+            assembled = templates.assemble(request.template, request.negative_prompt)
+            if not isinstance(assembled, Assembled):
                 return self.refused(*assembled)
-            prompt, negative = assembled.prompt, assembled.negative_prompt
-        reason = rules.first_match(Subject(request, row, prompt))
+            asked = assembled
+        reason = rules.first_match(Subject(request, row, asked.prompt))
         if reason is not None:
             return self.refused(reason)
-        return self._cleared(request, row, prompt, negative)
+        return self._cleared(request, row, asked)
 
     def discarded(self) -> Ruling:
         """The ruling on a request that an operator gave up."""
@@ -166,12 +168,13 @@ class Judge:
         """The ruling on a request that must not be made, for these reasons."""
         return Ruling(policy_version=self.version, reasons=reasons)
 
-    def _cleared(self, request: ImageRequested, row: AssetType, prompt: str, negative: str | None) -> Ruling:
+    def _cleared(self, request: ImageRequested, row: AssetType, asked: Assembled) -> Ruling:
         wave = wave_zero(request, row, self._models)
         return Ruling(
             policy_version=self.version,
-            prompt=None if request.template is None else prompt,
-            negative_prompt=negative,
+            prompt=None if request.template is None else asked.prompt,
+            slots=asked.slots,
+            negative_prompt=asked.negative_prompt,
             first_wave=wave.candidates,
             limit_usd=wave.limit_usd,
             escalation_limit_usd=wave.escalation_usd,
@@ -214,6 +217,7 @@ def _clearance(request: ImageRequested, ruling: Ruling, times: Times) -> ImageCl
     cleared = Cleared(
         **{name: getattr(request, name) for name in _CARRIED},
         prompt=ruling.prompt or request.prompt or "",
+        slots=ruling.slots,
         negative_prompt=ruling.negative_prompt,
         max_candidates=request.candidate_cap(),
         seed=seed_of(request),

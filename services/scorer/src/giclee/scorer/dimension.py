@@ -14,6 +14,8 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel
 
+from giclee.schemas.parts import PromptSlot
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
@@ -25,6 +27,8 @@ class Picture:
     format: str = "WEBP"
     claims: tuple[str, int, int] = ("image/webp", 0, 0)
     """Content type, width and height of the blob reference."""
+    slots: tuple[PromptSlot, ...] = ()
+    """What stands where in a prompt that was made of a template."""
 
     @property
     def long_side_px(self) -> int:

@@ -42,7 +42,7 @@ class Scorer:
         known = await self.store.find(event.candidate_id, event.image.sha256)
         if known is not None:
             return [known]
-        judged = await judged_blob(self.judge, self.blobs, event.image, event.prompt, event.asset_type)
+        judged = await judged_blob(self.judge, self.blobs, event.image, event.prompt, event.asset_type, event.slots)
         scored = ImageScored(
             **event.echo(),
             candidate_id=event.candidate_id,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from giclee.bus import telemetry
 from giclee.bus.blobs import Blobs
-from giclee.schemas.parts import BlobRef, Judgement, Score
+from giclee.schemas.parts import BlobRef, Judgement, PromptSlot, Score
 from giclee.scorer import phash
 from giclee.scorer.decode import BODY_MAX_BYTES, Decoded, Decoder, Refused
 from giclee.scorer.dimension import Measured, Picture
@@ -29,6 +29,7 @@ class Brief:
 
     prompt: str
     asset_type: str
+    slots: tuple[PromptSlot, ...] = ()
     content_type: str | None = None
     width: int | None = None
     height: int | None = None
@@ -107,14 +108,16 @@ class Judge:
         return {name: _safe(name, answer) for name, answer in zip(asked, answers, strict=True)}
 
 
-async def judged_blob(judge: Judge, blobs: Blobs, image: BlobRef, prompt: str, asset_type: str) -> Judged:
+async def judged_blob(
+    judge: Judge, blobs: Blobs, image: BlobRef, prompt: str, asset_type: str, slots: tuple[PromptSlot, ...] = ()
+) -> Judged:
     """The judgement on a stored picture, its fetching timed too; one over the limit is not even fetched.
 
     Errors: those of `Blobs.get`.
     """
     began = time.perf_counter()
     size = {"width": image.width, "height": image.height}
-    brief = Brief(prompt=prompt, asset_type=asset_type, content_type=image.content_type, **size)
+    brief = Brief(prompt=prompt, asset_type=asset_type, slots=slots, content_type=image.content_type, **size)
     if image.size_bytes > BODY_MAX_BYTES:
         return judge.refused(Refused(f"{image.size_bytes} bytes; at most {BODY_MAX_BYTES}"), brief)
     judged = await judge.judge(await blobs.get(image), brief)
@@ -126,7 +129,12 @@ def _picture(found: Decoded, brief: Brief) -> Picture:
     height, width = found.pixels.shape[:2]
     claims = (brief.content_type or CONTENT_TYPES[found.format], brief.width or width, brief.height or height)
     return Picture(
-        pixels=found.pixels, prompt=brief.prompt, asset_type=brief.asset_type, format=found.format, claims=claims
+        pixels=found.pixels,
+        prompt=brief.prompt,
+        slots=brief.slots,
+        asset_type=brief.asset_type,
+        format=found.format,
+        claims=claims,
     )
 
 

@@ -1,24 +1,24 @@
-"""Does it show what was asked: every asked attribute against its alternatives; the weakest counts.
+"""Does it show what was asked: every question the prompt asks, apart, and the weakest answer counts.
 
-For prompts of the shapes world the prompt is compared with the same prompt in each alternative of one
-attribute; the softmax over them is the attribute's probability. Other prompts are taken apart into clauses,
-each against what it is not. A prompt that the model cannot read in full is uncertain, and never passes.
+A question's captions are compared with the picture; the softmax over them is the probability of the asked one. A
+question that the model cannot read, and a prompt that asks too many, make the measurement uncertain: it never passes.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
-from giclee.models import world
 from giclee.scorer.dimension import Evaluator, Measured, Picture
+from giclee.scorer.questions import QUESTIONS_MAX, Misplaced, Question, questions_of
 
-CONTRASTS = ("something else", "a blank image", "random noise")
-"""What a clause is compared with where its alternatives are not known."""
-CLAUSES_MAX = 8
+METHOD_VERSION = 2
+"""Counts up whenever a prompt is taken apart in another way."""
+READ_MAX = 4096
+"""Captions of which it is remembered whether the model reads them."""
 
 
 class Embedder(Protocol):
@@ -38,33 +38,49 @@ class Alignment:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
+        self._reads = lru_cache(READ_MAX)(embedder.reads)
 
     def measure(self, pictures: Sequence[Picture]) -> Sequence[Measured]:
         seen = self._embedder.pictures([picture.pixels for picture in pictures])  # (n, embedding)
-        return [self._one(row, picture.prompt) for row, picture in zip(seen, pictures, strict=True)]
+        return [self._one(row, picture) for row, picture in zip(seen, pictures, strict=True)]
 
     def describe(self) -> Evaluator:
-        return Evaluator(f"open_clip {self._embedder.name}", self._embedder.weights_sha256[:12])
+        return Evaluator(
+            f"open_clip {self._embedder.name}",
+            f"{self._embedder.weights_sha256[:12]}-{METHOD_VERSION}",
+            blind_to="what the model has no words for; numbers over a few; which of two things an attribute belongs to",
+        )
 
-    def _one(self, seen: np.ndarray, prompt: str) -> Measured:
-        unread = self._embedder.reads(prompt)
-        asked = world.alternatives_of(prompt)
-        questions = asked or {clause: [clause, *CONTRASTS] for clause in clauses(prompt)}
+    def _one(self, seen: np.ndarray, picture: Picture) -> Measured:
+        try:
+            questions = questions_of(picture.prompt, picture.slots)
+        except Misplaced as error:
+            return Measured(None, certain=False, reason=str(error)[:200])
         if not questions:
             return Measured(None, reason="the prompt asks for nothing that can be compared")
-        likely = {name: self._first(seen, captions) for name, captions in questions.items()}
-        name, value = min(likely.items(), key=lambda pair: pair[1])
-        reason = f"the model cannot judge this prompt: {unread}" if unread else f"{name}: {value:.2f}"
-        return Measured(value, certain=unread is None, reason=reason[:200])
+        asked = questions[:QUESTIONS_MAX]
+        values = [self._first(seen, question) for question in asked]
+        value, weakest = min(zip(values, asked, strict=True), key=lambda pair: _nan_first(pair[0]))
+        unread = self._unread(questions)
+        return Measured(value, certain=unread is None, reason=(unread or f"{weakest.name}: {value:.2f}")[:200])
 
-    def _first(self, seen: np.ndarray, captions: Sequence[str]) -> float:
+    def _unread(self, questions: Sequence[Question]) -> str | None:
+        """Why the answers are not all there is to say about the prompt."""
+        if len(questions) > QUESTIONS_MAX:
+            return f"the prompt asks {len(questions)} things, {QUESTIONS_MAX} are judged"
+        for question in questions:
+            for caption in question.captions:
+                if why := self._reads(caption):
+                    return f"the model cannot judge {question.name}: {why}"
+        return None
+
+    def _first(self, seen: np.ndarray, question: Question) -> float:
         """The probability of the first caption among all."""
-        logits = self._embedder.scale * (self._embedder.texts(captions) @ seen)  # (captions,)
+        logits = self._embedder.scale * (self._embedder.texts(question.captions) @ seen)  # (captions,)
         likely = np.exp(logits - logits.max())
         return float(likely[0] / likely.sum())
 
 
-def clauses(prompt: str) -> list[str]:
-    """The parts of a prompt between commas, stops and line ends, the first few of them."""
-    parts = [part.strip() for part in re.split(r"[,.;:\n]+", prompt)]
-    return [part for part in parts if re.search(r"\w", part)][:CLAUSES_MAX]
+def _nan_first(value: float) -> float:
+    """An answer that is not a number is the weakest of all."""
+    return value if value == value else float("-inf")
