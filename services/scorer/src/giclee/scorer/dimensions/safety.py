@@ -1,7 +1,7 @@
 """May it be shown: independent votes of detectors, which pass together, fail together, and else leave a doubt.
 
 The value is 1 minus the highest risk that any vote sees; `highest` is 1 minus the lowest. The gate passes by the
-first and fails by the second, so no vote alone lets a picture through, and none alone throws one away (ADR 0013).
+first and fails by the second, so no vote alone lets a picture through, and none alone throws one away (ADR 0014).
 """
 
 from __future__ import annotations
