@@ -14,7 +14,8 @@ from giclee.gpu_worker.outcome import Decision
 from giclee.gpu_worker.provider import Made, NotMade, Shape
 from giclee.schemas import reasons
 from giclee.schemas.events import GenerationFailed, ImageGenerated, ImageRouted, ProviderOutcome
-from giclee.schemas.parts import Adjustment, BlobRef, PromptSlot
+from giclee.schemas.parts import Adjustment, BlobRef
+from giclee.schemas.prompts import PromptSlot
 from tests.kit.candidates import hop, model, routed
 
 FINAL, DRAFT = model("shapes-final", price_usd="0.0004"), model("shapes-draft", price_usd="0.0001")

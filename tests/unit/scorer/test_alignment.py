@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from giclee.models import world
-from giclee.schemas.parts import PromptSlot
+from giclee.schemas.prompts import PromptSlot
 from giclee.scorer.dimension import Measured, Picture
 from giclee.scorer.dimensions.alignment import Alignment
 from giclee.scorer.gate import Gate

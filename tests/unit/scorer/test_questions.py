@@ -7,7 +7,7 @@ import random
 import pytest
 
 from giclee.models import world
-from giclee.schemas.parts import PromptSlot
+from giclee.schemas.prompts import PromptSlot
 from giclee.scorer.questions import CONTRASTS, Misplaced, Question, clauses, questions_of
 
 

@@ -45,7 +45,6 @@ from giclee.schemas.parts import (
     Position,
     Priority,
     Privacy,
-    PromptSlots,
     Quality,
     Reason,
     ReviewTerms,
@@ -60,6 +59,7 @@ from giclee.schemas.parts import (
     Text,
     Usd,
 )
+from giclee.schemas.prompts import PromptSlots
 
 UNSUPPORTED = ("formats", "inputs", "webhook", "parent")
 """Fields of the contract that this release refuses by name; `strict: true` is the fifth."""

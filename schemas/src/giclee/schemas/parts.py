@@ -182,21 +182,6 @@ class TemplateUse(StrictPart):
     variables: Annotated[dict[LabelKey, TemplateValue], Field(max_length=64)] = {}
 
 
-class PromptSlot(Part):
-    """A place in a prompt that was made of a template: what stands there, from which character on, and what else could.
-
-    `alternatives` are the other values that the template allows there; none where it takes any text.
-    """
-
-    name: LabelKey
-    at: Annotated[int, Field(ge=0, le=4096)]
-    value: Annotated[Text, StringConstraints(min_length=1, max_length=1024)]
-    alternatives: Annotated[tuple[ShortText, ...], Field(max_length=32)] = ()
-
-
-PromptSlots = Annotated[tuple[PromptSlot, ...], Field(max_length=16)]
-
-
 class ModelPin(StrictPart):
     """A model by name and, where given, the exact revision of its weights."""
 
@@ -233,10 +218,7 @@ class Derivative(BlobRef):
 
 
 class Score(Part):
-    """One dimension of one image: what was measured and what the gate says about it.
-
-    Where several judges vote, `value` is the lowest and `highest` the highest of their votes.
-    """
+    """One dimension of one image: what was measured (the lowest of its votes, and the `highest`) and what it means."""
 
     value: float | None
     threshold: float | None = None

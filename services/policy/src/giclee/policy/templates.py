@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from giclee.schemas.parts import PromptSlot, Reason, TemplateUse
+from giclee.schemas.parts import Reason, TemplateUse
+from giclee.schemas.prompts import PromptSlot
 from giclee.schemas.strict import pointer
 
 STAGE = "policy"

@@ -18,7 +18,8 @@ from giclee.policy.templates import Assembled
 from giclee.policy.wave import wave_zero
 from giclee.schemas.events import CancelRequested, Cleared, ImageCleared, ImageRefused, ImageRequested
 from giclee.schemas.models import Model
-from giclee.schemas.parts import Copies, Part, PromptSlots, Reason, ReviewTerms, Text, Usd, derived_id
+from giclee.schemas.parts import Copies, Part, Reason, ReviewTerms, Text, Usd, derived_id
+from giclee.schemas.prompts import PromptSlots
 from giclee.schemas.strict import pointer
 
 STAGE = "policy"

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel
 
-from giclee.schemas.parts import PromptSlot
+from giclee.schemas.prompts import PromptSlot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from giclee.models import world
-from giclee.schemas.parts import PromptSlot
+from giclee.schemas.prompts import PromptSlot
 
 CONTRASTS = ("something else", "a blank image", "random noise")
 """What a clause is compared with where its alternatives are not known."""
