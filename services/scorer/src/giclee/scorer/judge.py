@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from giclee.bus import telemetry
 from giclee.bus.blobs import Blobs
-from giclee.schemas.parts import BlobRef, Judgement, PromptSlot, Score
+from giclee.schemas.parts import BlobRef, Judgement, Score
+from giclee.schemas.prompts import PromptSlot
 from giclee.scorer import phash
 from giclee.scorer.decode import BODY_MAX_BYTES, Decoded, Decoder, Refused
 from giclee.scorer.dimension import Measured, Picture
