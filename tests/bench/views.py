@@ -31,7 +31,7 @@ def canvas(side_px: int, subject_px: int) -> np.ndarray:
 
 def face(net: NudeNet, pixels: np.ndarray, *views: View) -> float:
     """The highest score of a face over some views."""
-    return max(float(net._scores(pixels, view)[FACES].max()) for view in views)
+    return max(float(net.scores(pixels, view)[FACES].max()) for view in views)
 
 
 def recall(net: NudeNet) -> None:

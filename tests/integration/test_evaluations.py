@@ -50,7 +50,7 @@ async def test_a_file_is_judged_on_every_dimension_and_nothing_is_stored(databas
         assert (body["sha256"], body["size_bytes"]) == (hashlib.sha256(GOOD).hexdigest(), len(GOOD))
         assert (body["width"], body["height"], len(body["phash"])) == (64, 64, 192)
         assert body["gate_version"] == made.by.judge.gates.now().version
-        assert set(body["scores"]) == made.by.judge.gates.now().required()
+        assert set(body["scores"]) == made.by.judge.gates.now().required("product-tile", 64)
         told = body["scores"]["sharpness"]
         assert {"value", "threshold", "verdict", "evaluator", "evaluator_version", "reason"} <= told.keys()
         assert await made.kept() == NOTHING

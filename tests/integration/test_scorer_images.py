@@ -317,7 +317,8 @@ async def test_an_evaluator_that_hangs_leaves_the_others_and_the_process_alone()
     ours = Remote("ours", endpoint, secret=b"s" * 16, asset_types=frozenset({"paid-social"}))
     row = GateRow(dimension="ours", asset_type="paid-social", pass_at=0.5, doubt_at=0.1)
     async with scorer() as by:
-        by = replace(by, lanes={**by.lanes, "ours": ours}, gates=Gates({}, [row]))
+        judge = replace(by.judge, lanes={**by.judge.lanes, "ours": ours}, gates=Gates({}, [row]))
+        by = replace(by, judge=judge)
         began = time.monotonic()
         hung = [asyncio.create_task(verdict(by, file_of(rendered()), asset_type="paid-social")) for _ in range(6)]
         free = await verdict(by, file_of(rendered()), asset_type="generic")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from giclee.publisher import funnel, review
-from giclee.publisher.facts import override_fact
+from giclee.publisher.facts import Fact, override_fact
 from giclee.publisher.standing import Outlook, Pace
 from giclee.schemas.parts import ReviewTerms
 from tests.unit.publisher.builders import START, Book, Request
@@ -65,7 +65,7 @@ def test_doubts_that_people_fail_are_rejected() -> None:
     _, book = doubted(2)
     book.decide()
     book.look(0, passes=False).decide()
-    assert book.ending is None
+    assert not book.ending
     book.look(1, passes=False).decide()
 
     assert (book.ending, book.because) == ("failed", "cap_reached")
@@ -194,7 +194,7 @@ def test_an_override_is_put_to_people_and_waited_for_when_nothing_else_is_left()
     book.decide()
     assert book.put_to_people == [(0, "override")]
     book.tell(request.failed(1, code="no_route")).decide()
-    assert book.ending is None
+    assert not book.ending
     book.look(0, passes=True).seal().decide()
 
     assert (book.ending, book.approved) == ("approved", [0])
@@ -206,7 +206,7 @@ def test_what_a_person_passed_and_nobody_can_seal_is_not_waited_for() -> None:
     book.decide()
     book.look(0, passes=True).tell(request.stalled(0))
     assert book.decide().seal == (0,)
-    book.store(funnel.Fact(kind="unfit", name="0", says={"why": "gone"}))
+    book.store(Fact(kind="unfit", name="0", says={"why": "gone"}))
     book.decide()
 
     assert book.ending == "failed"

@@ -322,7 +322,7 @@ def test_the_real_detector_finds_a_real_face_where_it_is_however_large_or_turned
     scene of the world; and a second question about one picture is not a second run."""
     import matplotlib
 
-    from giclee.scorer.dimensions.safety import NudeNet
+    from giclee.scorer.detectors.nudenet import NudeNet
 
     detector = NudeNet()
     portrait = Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg").convert("RGB")
@@ -342,5 +342,5 @@ def test_the_real_detector_finds_a_real_face_where_it_is_however_large_or_turned
     scene = world.render(world.all_scenes()[0], 1)
     assert not detector.faces(scene, 0.25)
     again = np.asarray(portrait)
-    assert detector._output(again, 320) is detector._output(again, 320)
-    assert detector._output(again.copy(), 320) is not detector._output(again, 320)
+    assert detector._seen(again) is detector._seen(again)
+    assert detector._seen(again.copy()) is not detector._seen(again)

@@ -204,7 +204,7 @@ def test_another_view_never_lowers_a_score() -> None:
     pixels = np.tile(portrait(), (1, 3, 1))
     found = net.detect(pixels)
     for view in views_of(*pixels.shape[:2]):
-        alone = net._scores(pixels, view)
+        alone = net.scores(pixels, view)
         assert all(found[name] >= float(score) for name, score in zip(CLASSES, alone, strict=True))
 
 

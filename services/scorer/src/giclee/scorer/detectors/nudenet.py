@@ -107,6 +107,10 @@ class NudeNet:
             blind_to="four in ten exposed bodies at its own threshold; drawings; violence, hate, ages, likenesses",
         )
 
+    def scores(self, pixels: np.ndarray, view: View) -> np.ndarray:
+        """The highest score of every class in one view, (18,)."""
+        return _scores(self._output(pixels, view))
+
     def _seen(self, pixels: np.ndarray) -> Seen:
         """Whoever asks second about a picture waits for the first and does not run it again."""
         with self._lock:
@@ -116,8 +120,7 @@ class NudeNet:
             views = views_of(*pixels.shape[:2])
             outputs = [self._output(pixels, view) for view in views]
             faces = [face for view, output in zip(views, outputs, strict=True) for face in _faces(output, view, pixels)]
-            # nothing suppresses anything: the best anchor of every class counts
-            found = Seen(np.max([output[4:].max(axis=1) for output in outputs], axis=0), tuple(faces))
+            found = Seen(np.max([_scores(output) for output in outputs], axis=0), tuple(faces))
             self._last.append((weakref.ref(pixels), found))
             return found
 
@@ -128,6 +131,12 @@ class NudeNet:
         ((output,),) = self._session.run(None, {self._input: blob})  # a batch of one
         found: np.ndarray = output
         return found
+
+
+def _scores(output: np.ndarray) -> np.ndarray:
+    """Over all anchors, (18,); nothing suppresses anything."""
+    found: np.ndarray = output[4:].max(axis=1)
+    return found
 
 
 def _faces(output: np.ndarray, view: View, pixels: np.ndarray) -> list[Face]:
