@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol
 
 from giclee.bus import telemetry
@@ -132,6 +133,17 @@ class Lane:
         if error is not None:
             return error
         found = work.result()
-        if len(found) != len(pictures):
-            return ValueError(f"{self.name} answered {len(found)} of {len(pictures)} pictures")
-        return found
+        return found if (wrong := self._wrong(found, len(pictures))) is None else ValueError(wrong)
+
+    def _wrong(self, found: object, asked: int) -> str | None:
+        """What is wrong with an answer, whatever it is: a dimension may be anybody's code."""
+        if not isinstance(found, Sequence):
+            return f"{self.name} answered {type(found).__name__}"
+        if len(found) != asked:
+            return f"{self.name} answered {len(found)} of {asked} pictures"
+        strange = [one for one in found if not _is_measured(one)]
+        return f"{self.name} answered {strange[0]!r}" if strange else None
+
+
+def _is_measured(one: object) -> bool:
+    return isinstance(one, Measured) and isinstance(one.value, Real | None)
