@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from giclee.schemas.events import GateSet, ImageScored
 from giclee.schemas.gates import GateRow as Row
 from giclee.schemas.gates import place_of
-from giclee.scorer import dimensions
+from giclee.scorer import configured, dimensions
 from giclee.scorer.dimension import Evaluator, Measured
 from giclee.scorer.gate import TABLE, Gate, Gates, overall, overlaid, version_of
 
@@ -218,3 +218,21 @@ def test_a_threshold_that_makes_no_sense_is_refused(values: dict[str, Any]) -> N
     """Not a number, out of order, about nothing, or with a word too many."""
     with pytest.raises(ValidationError):
         Row.model_validate({"dimension": "alignment", **values})
+
+
+@pytest.mark.parametrize(("pass_at", "doubt_at"), [(75, 50), (-0.1, -0.2), (0.5, -1), (1.01, 0.5)])
+def test_a_threshold_that_a_built_in_dimension_cannot_measure_is_refused(pass_at: float, doubt_at: float) -> None:
+    """They measure 0 to 1: in percent nothing would pass, under 0 everything. The operator's own may be larger."""
+    for name in configured.BUILT_IN:
+        with pytest.raises(ValidationError, match=f"is no value of {name}, which measures from 0 to 1"):
+            Row(dimension=name, pass_at=pass_at, doubt_at=doubt_at)
+    assert Row(dimension="brand", pass_at=pass_at, doubt_at=doubt_at).pass_at == pass_at
+
+
+def test_of_a_size_nobody_said_the_strictest_row_counts() -> None:
+    """Whichever size it is of; and of another asset type's rows none."""
+    small = Row(dimension="a", pass_at=0.9, doubt_at=0.1, long_side_max_px=128)
+    others = [Row(dimension="a", pass_at=at, doubt_at=0, asset_type=kind) for at, kind in ((0.5, None), (0.95, "hero"))]
+    gate = Gate(overlaid([small, *others]))
+    assert [row.pass_at for kind in ("tile", "hero") if (row := gate.strictest("a", kind))] == [0.9, 0.95]
+    assert gate.strictest("b", "tile") is None

@@ -47,6 +47,7 @@ METRICS: dict[str, Metric] = {
     "giclee_dimension_seconds": Metric("seconds", ("dimension",), "Time one dimension took for one batch of images."),
     "giclee_dimension_failures_total": Metric("counter", ("dimension", "why"), "Measurements that did not come about."),
     "giclee_decoder_restarts_total": Metric("counter", ("why",), "Decoder processes that had to be replaced."),
+    "giclee_drift": Metric("gauge", ("asset_type", "model", "dimension"), "1 while drift keeps images from passing."),
     # failpoints
     "giclee_failpoints_fired_total": Metric("counter", ("point", "mode"), "Failpoints that fired; tests arm them."),
     # tables

@@ -359,6 +359,7 @@ class ImageScored(CandidateEvent):
     gate_version: str
     asset_type: AssetTypeName = "generic"
     provider: str = "unknown"
+    model: ModelUsed | None = None
     seconds: float = 0.0
     phash: Annotated[str, Field(pattern=r"^[0-9a-f]{192}$")] | None = None
     long_side_px: int | None = None

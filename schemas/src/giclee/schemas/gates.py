@@ -11,6 +11,12 @@ from giclee.schemas.parts import AssetTypeName, StrictPart
 DimensionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 Bound = Annotated[float, Field(allow_inf_nan=False, strict=False)]
 
+SHARES = frozenset(
+    {"format", "content", "sharpness", "exposure", "compression", "alignment", "safety"}
+    | {"subject", "background", "safe-zone", "faces"}
+)
+"""Built-in dimensions, which measure from 0 to 1; the operator's own may measure anything."""
+
 
 class GateRow(StrictPart):
     """A value at or over `pass_at` passes, one at or over `doubt_at` is unsure, one below fails.
@@ -25,9 +31,12 @@ class GateRow(StrictPart):
     long_side_max_px: Annotated[int, Field(ge=1, le=4096)] | None = None
 
     @model_validator(mode="after")
-    def _thresholds_are_in_order(self) -> GateRow:
+    def _thresholds_make_sense(self) -> GateRow:
         if self.doubt_at is not None and self.doubt_at > self.pass_at:
             raise ValueError("doubt_at is at most pass_at")
+        wrong = [one for one in (self.pass_at, self.doubt_at) if one is not None and not 0 <= one <= 1]
+        if wrong and self.dimension in SHARES:
+            raise ValueError(f"{wrong[0]:g} is no value of {self.dimension}, which measures from 0 to 1")
         return self
 
     def fits(self, dimension: str, asset_type: str, long_side_px: int) -> bool:

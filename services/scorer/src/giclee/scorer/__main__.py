@@ -22,9 +22,11 @@ from giclee.scorer.gate import Gates
 from giclee.scorer.handle import Scorer
 from giclee.scorer.judge import Judge
 from giclee.scorer.lane import Station
+from giclee.scorer.reference import References
 from giclee.scorer.settings import ScorerSettings
-from giclee.scorer.store import SCHEMA, Store
+from giclee.scorer.store import SCHEMA, Drifts, Store
 from giclee.scorer.warm import WarmUp
+from giclee.scorer.watch import Holds, Unwatched, Watch
 
 CONFIG_EXIT_CODE, MODELS_EXIT_CODE = 2, 3
 
@@ -54,7 +56,7 @@ async def main(chosen: ScorerSettings) -> None:
     ):
         store = Store(pool)
         judge = Judge(decoder=decoder, lanes=everywhere, gates=gates)
-        scorer = Scorer(blobs=bucket, judge=judge, store=store)
+        scorer = Scorer(blobs=bucket, judge=judge, store=store, watch=_watch(own, pool, chosen.unseen_hold))
         # a decoder of its own: a file that hangs it keeps no image of the line waiting
         evaluations = Evaluations(replace(judge, decoder=decoder_of_evaluations), bucket)
         await run.serve(
@@ -74,6 +76,11 @@ async def main(chosen: ScorerSettings) -> None:
             ),
             transport,
         )
+
+
+def _watch(own: configured.Configured, pool: database.Pool, unseen_hold: int) -> Holds:
+    references = References(own.reference)
+    return Watch(references, Drifts(pool), unseen_hold=unseen_hold) if references else Unwatched()
 
 
 if __name__ == "__main__":

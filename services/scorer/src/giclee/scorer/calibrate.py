@@ -26,8 +26,9 @@ from giclee.schemas.gates import GateRow
 from giclee.schemas.strict import InvalidInput
 from giclee.scorer import configured, report
 from giclee.scorer.calibration import Choice, TooFew, choose
-from giclee.scorer.gate import TABLE, Gate, overlaid, version_of
+from giclee.scorer.gate import SIDE_MAX_PX, TABLE, Gate, overlaid, version_of
 from giclee.scorer.labels import BadLabels, Label, read
+from giclee.scorer.reference import LABELS_MIN, ReferenceRow, rows_of_labels
 from giclee.scorer.store import SCHEMA, Store
 
 REFUSED, UNUSABLE = 1, 2
@@ -39,8 +40,7 @@ def passing(labels: Sequence[Label], gate: Gate, dimension: str) -> tuple[list[L
     """Labels that every other dimension passes, and how many each dimension kept out."""
     kept, kept_out = [], Counter[str]()
     for label in labels:
-        others = gate.required(label.asset_type, 0) - {dimension}
-        failing = [name for name in others if not _passes(label, gate, name)]
+        failing = [name for name in _required(label, gate) - {dimension} if not _passes(label, gate, name)]
         kept_out.update(failing)
         if not failing:
             kept.append(label)
@@ -48,8 +48,41 @@ def passing(labels: Sequence[Label], gate: Gate, dimension: str) -> tuple[list[L
 
 
 def _passes(label: Label, gate: Gate, name: str) -> bool:
-    row = gate.row(name, label.asset_type, 0)
+    row = _row_of(label, gate, name)
     return name not in label.scores or row is None or label.scores[name] >= row.pass_at
+
+
+def _required(label: Label, gate: Gate) -> set[str]:
+    """Dimensions that decide about it."""
+    return {row.dimension for row in gate.table if _row_of(label, gate, row.dimension) is not None}
+
+
+def _row_of(label: Label, gate: Gate, name: str) -> GateRow | None:
+    if label.long_side_px is None:
+        return gate.strictest(name, label.asset_type)
+    return gate.row(name, label.asset_type, label.long_side_px)
+
+
+def chosen(labels: Sequence[Label], gate: Gate, dimension: str, asset_type: str | None) -> list[Label]:
+    """Labels whose pictures the new row would judge: measured, of its asset type, and not another row's.
+
+    Errors: BadLabels when there are none, with what there is.
+    """
+    measured = [label for label in labels if dimension in label.scores]
+    if not measured:
+        known = ", ".join(sorted({name for label in labels for name in label.scores})) or "none"
+        raise BadLabels([f"no label has a score of {dimension}; the labels have: {known}"])
+    mine = [label for label in measured if asset_type in (None, label.asset_type)]
+    if not mine:
+        known = ", ".join(sorted({label.asset_type for label in measured}))
+        raise BadLabels([f"no label is of asset type {asset_type}; there are: {known}"])
+    new = GateRow(dimension=dimension, pass_at=1.0, doubt_at=None, asset_type=asset_type)
+    then = Gate(overlaid(gate.table, [new]))
+    judged = [one for one in mine if then.row(dimension, one.asset_type, one.long_side_px or SIDE_MAX_PX) == new]
+    if not judged:
+        raise BadLabels([f"rows for smaller pictures or single asset types judge all {len(mine)} labels already; "
+                         f"the row {new.place()} would change nothing for them"])  # fmt: skip
+    return judged
 
 
 def rows_from(choice: Choice, values: np.ndarray, right: np.ndarray, dimension: str, asset_type: str | None) -> GateRow:
@@ -71,13 +104,13 @@ async def with_scores(labels: Sequence[Label], url: str | None) -> list[Label]:
         known = await Store(pool).measured([label.id for label in bare])
     if unknown := [label.id for label in bare if label.id not in known]:
         raise BadLabels([f"{one} was never scored here; is it a candidate_id?" for one in unknown])
-    return [label if label.scores else Label(label.id, label.right, *known[label.id]) for label in labels]
+    return [label if label.scores else label.measured_as(known[label.id]) for label in labels]
 
 
 def calibrate(labels: Sequence[Label], asked: argparse.Namespace) -> Path:
-    """Choose, write, and give the folder. Errors: TooFew."""
+    """Choose, write, and give the folder. Errors: TooFew, BadLabels."""
     gate = Gate(overlaid(TABLE, configured.read(os.environ.get("GICLEE_CONFIG")).gate))
-    mine = [one for one in labels if asked.asset_type in (None, one.asset_type) and asked.dimension in one.scores]
+    mine = chosen(labels, gate, asked.dimension, asked.asset_type)
     kept, kept_out = passing(mine, gate, asked.dimension)
     values = np.array([label.scores[asked.dimension] for label in kept], float)
     right = np.array([label.right for label in kept], bool)
@@ -86,13 +119,20 @@ def calibrate(labels: Sequence[Label], asked: argparse.Namespace) -> Path:
     kept_out[asked.dimension] = int((values < choice.threshold).sum())
     version = version_of(overlaid(gate.table, [row]))
     folder = Path(asked.out) / f"{datetime.now(UTC):%Y-%m-%d}-{version}"
-    about = _about(asked, mine, kept, choice, row, version, report.area(values, right))
+    deciding = {name for label in mine for name in _required(label, gate)}
+    references = rows_of_labels(mine, deciding, asked.asset_type)
+    about = [
+        *_promise(asked, mine, kept, choice, row),
+        ("area", f"{report.area(values, right):.3f} under the ROC curve"),
+        *_basis(mine, gate, references),
+        ("gate", version),
+    ]
     title = f"{asked.dimension} of {asked.asset_type or 'any asset type'}"
     found = report.Findings(
         title=title, values=values, right=right, choice=choice, bad_rate=asked.bad_rate, kept_out=kept_out, about=about
     )
     report.write(folder, found)
-    (folder / "gate.toml").write_text(_toml(row, about))
+    (folder / "gate.toml").write_text(_toml(row, references, about))
     spread = {
         "dimension": asked.dimension,
         "asset_type": asked.asset_type,
@@ -104,27 +144,48 @@ def calibrate(labels: Sequence[Label], asked: argparse.Namespace) -> Path:
     return folder
 
 
-def _about(
-    asked: argparse.Namespace, mine: Sequence[Label], kept: Sequence[Label], choice: Choice, row: GateRow,
-    version: str, area: float,
-) -> list[tuple[str, str]]:  # fmt: skip
+def _promise(
+    asked: argparse.Namespace, mine: Sequence[Label], kept: Sequence[Label], choice: Choice, row: GateRow
+) -> list[tuple[str, str]]:
     wrong = sum(not label.right for label in kept)
     return [
         ("promise", f"at most {asked.bad_rate:.1%} bad among the accepted, with {asked.confidence:.0%} confidence"),
         ("labels", f"{len(mine)}; {len(kept)} pass every other dimension, {wrong} of them bad"),
-        ("area", f"{area:.3f} under the ROC curve"),
         ("threshold", f"{row.pass_at:.4f}; unsure from {row.doubt_at:.4f}"),
         ("accepts", f"{choice.accepted} of {len(kept)} ({choice.accepted / len(kept):.1%}), {choice.bad} of them bad"),
         ("bound", f"{choice.bound:.2%} at most, for pictures like these"),
-        ("models", ", ".join(sorted({label.model for label in kept if label.model})) or "not said"),
-        ("gate", version),
     ]
 
 
-def _toml(row: GateRow, about: Sequence[tuple[str, str]]) -> str:
+def _basis(mine: Sequence[Label], gate: Gate, references: Sequence[ReferenceRow]) -> list[tuple[str, str]]:
+    """What the labels did not say, and what was done about it."""
+    sizeless = sum(label.long_side_px is None for label in mine)
+    unsaid = sum("@" not in label.model for label in mine)
+    partial = sum(not _required(label, gate) <= label.scores.keys() for label in mine)
+    models = ", ".join(sorted({label.model for label in mine if label.model})) or "not said"
+    watched = sorted({row.model for row in references if row.model})
+    found = [
+        ("models", models + (f"; {unsaid} labels name no revision" if unsaid and unsaid < len(mine) else "")),
+        (
+            "drift",
+            f"{len(watched)} revisions have {LABELS_MIN} labels or more; images of others are held back at first",
+        ),
+    ]
+    if sizeless:
+        found.append(("sizes", f"{sizeless} labels have no long_side_px; the strictest row of any size judged them"))
+    if partial:
+        found.append(("unmeasured", f"{partial} labels lack a deciding dimension, which counted as passed"))
+    return found
+
+
+def _toml(row: GateRow, references: Sequence[ReferenceRow], about: Sequence[tuple[str, str]]) -> str:
     head = "".join(f"# {name}: {text}\n" for name, text in about)
-    values = row.model_dump(exclude_none=True)
-    return head + "[[gate]]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+    return head + _table("gate", row) + "".join(_table("reference", one) for one in references)
+
+
+def _table(name: str, row: GateRow | ReferenceRow) -> str:
+    values = row.model_dump(mode="json", exclude_none=True)
+    return f"[[{name}]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()) + "\n"
 
 
 def _by_model(labels: Sequence[Label], dimension: str) -> dict[str, list[float]]:
@@ -134,12 +195,22 @@ def _by_model(labels: Sequence[Label], dimension: str) -> dict[str, list[float]]
     return {model: sorted(values) for model, values in found.items()}
 
 
+def _share(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 < found < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a share between 0 and 1, for example 0.02 for 2 %")
+    return found
+
+
 def main(words: Sequence[str]) -> int:
     """Read, choose, write."""
     parser = argparse.ArgumentParser(prog="giclee scorer calibrate", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--labels", type=Path, required=True)
-    parser.add_argument("--bad-rate", type=float, required=True)
-    parser.add_argument("--confidence", type=float, default=0.95)
+    parser.add_argument("--bad-rate", type=_share, required=True)
+    parser.add_argument("--confidence", type=_share, default=0.95)
     parser.add_argument("--dimension", default="alignment")
     parser.add_argument("--asset-type")
     parser.add_argument("--out", type=Path, default=Path("calibration"))

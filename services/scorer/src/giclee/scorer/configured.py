@@ -1,5 +1,5 @@
-"""What the operator's file says to the scorer, evaluators and gate rows, checked together: whatever a gate row
-requires is measured, of that asset type.
+"""What the operator's file says to the scorer, evaluators, gate and reference rows, checked together: whatever a gate
+row requires is measured, of that asset type.
 
 `python -m giclee.scorer.configured` prints what is wrong; `giclee config check` starts it.
 """
@@ -17,6 +17,7 @@ from giclee.schemas.config import rows_of
 from giclee.schemas.gates import GateRow
 from giclee.schemas.strict import FieldError, InvalidInput
 from giclee.scorer import dimensions, evaluators
+from giclee.scorer.reference import ReferenceRow
 
 Measured = Mapping[str, frozenset[str] | None]
 """Dimension -> the asset types whose pictures it measures; None is all."""
@@ -33,6 +34,7 @@ class Configured:
 
     evaluators: tuple[evaluators.Row, ...] = ()
     gate: tuple[GateRow, ...] = ()
+    reference: tuple[ReferenceRow, ...] = ()
 
     def measured(self) -> Measured:
         """Every dimension there is."""
@@ -40,11 +42,12 @@ class Configured:
 
 
 def read(path: str | None) -> Configured:
-    """The file's rows; none without a file. Errors: InvalidInput with everything that is wrong with both tables."""
+    """The file's rows; none without a file. Errors: InvalidInput with everything that is wrong with the tables."""
     errors: list[FieldError] = []
     own = _rows(errors, lambda: evaluators.rows_of(path))
     gate = _rows(errors, lambda: rows_of(path, "gate", GateRow))
-    found = Configured(tuple(own), tuple(gate))
+    reference = _rows(errors, lambda: rows_of(path, "reference", ReferenceRow))
+    found = Configured(tuple(own), tuple(gate), tuple(reference))
     if not errors:
         errors = [*_names(found.evaluators), *_unmeasured(found)]
     if errors:

@@ -44,6 +44,10 @@ TABLE: tuple[Row, ...] = (
 # fmt: on
 
 
+SIDE_MAX_PX = 4096
+"""Larger pictures are not decoded."""
+
+
 def version_of(table: tuple[Row, ...]) -> str:
     """The hash that verdicts carry."""
     text = "\n".join(repr((row.place(), row.pass_at, row.doubt_at)) for row in table)
@@ -83,6 +87,12 @@ class Gate:
     def row(self, dimension: str, asset_type: str, long_side_px: int) -> Row | None:
         """The first row that fits."""
         return next((one for one in self.table if one.fits(dimension, asset_type, long_side_px)), None)
+
+    def strictest(self, dimension: str, asset_type: str) -> Row | None:
+        """Of the rows that count at some size the one that lets least pass: for pictures of a size nobody said."""
+        sizes = {one.long_side_max_px or SIDE_MAX_PX for one in self.table} | {SIDE_MAX_PX}
+        rows = [row for size in sizes if (row := self.row(dimension, asset_type, size)) is not None]
+        return max(rows, key=lambda row: row.pass_at, default=None)
 
     def scores(
         self,

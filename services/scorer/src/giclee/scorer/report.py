@@ -19,6 +19,10 @@ from matplotlib.figure import Figure
 from giclee.scorer.calibration import Choice
 
 BINS = 10
+WIDTH_IN, HEIGHT_IN = 5.2, 3.9
+"""Of every plot, so that letters are of one size on the page."""
+SHOWN_MAX = 6
+"""Times the promised share that the acceptance plot reaches: the rest is nobody's choice and would squash it."""
 PLOTS = {
     "acceptance": "How many are accepted at which share of bad ones, by threshold; the chosen one and the promise.",
     "roc": "Right ones accepted against wrong ones accepted, over all thresholds.",
@@ -85,19 +89,20 @@ def _accepted(found: Findings) -> tuple[np.ndarray, np.ndarray]:
 def _acceptance(path: Path, found: Findings) -> None:
     wrong, good = _accepted(found)
     accepted, choice = wrong + good, found.choice
-    figure, axes = _drawing(6, 4)
+    figure, axes = _drawing()
     axes.plot(100 * accepted / len(accepted), 100 * wrong / accepted, color="#2c5d8f")
     axes.axhline(100 * found.bad_rate, color="#b3392b", linestyle="--", label=f"promised: {found.bad_rate:.1%} at most")
     axes.plot(100 * choice.accepted / len(accepted), 100 * choice.bad / choice.accepted, "o", color="#1d1d1d",
               label=f"chosen: {choice.threshold:.3f}")  # fmt: skip
-    axes.set(xlabel="accepted, % of labelled pictures", ylabel="bad among the accepted, %", ylim=(0, None))
+    highest = 100 * min(SHOWN_MAX * found.bad_rate, 1.05 * float((wrong / accepted).max()) + found.bad_rate)
+    axes.set(xlabel="accepted, % of labelled pictures", ylabel="bad among the accepted, %", ylim=(0, highest))
     _save(figure, axes, path)
 
 
 def _roc(path: Path, found: Findings) -> None:
     wrong, good = _accepted(found)
     across, up = wrong / max(1, wrong[-1]), good / max(1, good[-1])
-    figure, axes = _drawing(4.6, 4)
+    figure, axes = _drawing()
     axes.plot(across, up, color="#2c5d8f", label=f"area {area(found.values, found.right):.3f}")
     axes.plot([0, 1], [0, 1], ":", color="#999999")
     at = found.choice.accepted - 1
@@ -113,26 +118,28 @@ def _reliability(path: Path, values: np.ndarray, right: np.ndarray) -> None:
     means = [values[place == number].mean() for number in used]
     shares = [right[place == number].mean() for number in used]
     counts = [int((place == number).sum()) for number in used]
-    figure, axes = _drawing(4.6, 4)
+    figure, axes = _drawing()
     axes.plot([0, 1], [0, 1], ":", color="#999999")
-    axes.plot(means, shares, "o-", color="#2c5d8f", label="labelled pictures")
+    axes.plot(means, shares, "o-", color="#2c5d8f", label="labelled pictures, and how many")
     for mean, share, count in zip(means, shares, counts, strict=True):
-        axes.annotate(str(count), (mean, share), textcoords="offset points", xytext=(4, -10), fontsize=7)
-    axes.set(xlabel="measured value", ylabel="share that is right", ylim=(0, 1.02))
+        axes.annotate(str(count), (mean, share), textcoords="offset points", xytext=(0, 6), fontsize=7, ha="center")
+    axes.set(xlabel="measured value", ylabel="share that is right", ylim=(-0.03, 1.12))
     _save(figure, axes, path)
 
 
 def _dimensions(path: Path, kept_out: Counter[str]) -> None:
     names = [name for name, _ in kept_out.most_common()] or ["none"]
-    figure, axes = _drawing(6, 0.4 * len(names) + 1.4)
-    axes.barh(names[::-1], [kept_out[name] for name in names[::-1]], color="#2c5d8f")
+    figure, axes = _drawing()
+    bars = axes.barh(names[::-1], [kept_out[name] for name in names[::-1]], color="#2c5d8f")
+    axes.bar_label(bars, padding=3, fontsize=8)
+    axes.margins(x=0.12)
     axes.set(xlabel="pictures")
     figure.tight_layout()
     figure.savefig(path, dpi=130)
 
 
-def _drawing(width_in: float, height_in: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width_in, height_in))
+def _drawing() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN))
     FigureCanvasAgg(figure)  # no window, no global state
     return figure, figure.subplots()
 

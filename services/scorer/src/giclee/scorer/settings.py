@@ -30,3 +30,9 @@ class ScorerSettings(Settings):
     dimension_timeout_s: float = setting(
         30.0, ge=1, le=600, unit="s", says="Longest one batch may take in one dimension; then the process restarts."
     )
+    unseen_hold: int = setting(
+        200,
+        ge=0,
+        le=1_000_000,
+        says="Requests whose images of a model revision that the calibration never saw are unsure; 0: none.",
+    )
