@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -111,3 +112,27 @@ async def test_what_a_threshold_would_change_is_read_from_stored_verdicts(databa
     ]
     assert uuid.UUID(found["changes"][0]["candidate_id"]) == stored[1].candidate_id
     assert found["version"] != found["other_version"]
+
+
+async def test_two_gates_are_compared_on_stored_verdicts(database: str, tmp_path: Path) -> None:
+    """A file against what is now: what changes by asset type and dimension, how much passes, and which images."""
+    passing = dict.fromkeys(("format", "content", "sharpness", "exposure", "compression", "safety"), 1.0)
+    tiles = [scored(alignment=value, **passing) for value in (0.95, 0.8, 0.3)]
+    stored = [*tiles, scored(alignment=0.95, **passing).model_copy(update={"asset_type": "hero"})]
+    async with bus_database.connect(DatabaseSettings(url=database), schema="scorer") as pool:
+        for number, one in enumerate(stored):
+            await Store(pool).keep(one.model_copy(update={"sha256": f"{number:064x}"}))
+    stricter = tmp_path / "gate.toml"
+    stricter.write_text('[[gate]]\ndimension = "alignment"\npass_at = 0.9\ndoubt_at = 0.5\n')
+    asked = {"a": "now", "b": str(stricter), "since_h": 1}
+    found = await whatif.compared(asked, None, database)
+    heroes = await whatif.compared({**asked, "asset_type": "hero"}, None, database)
+
+    assert found["acceptance"] == [
+        {"asset_type": "generic", "images": 3, "a": 0.6667, "b": 0.3333},
+        {"asset_type": "hero", "images": 1, "a": 1.0, "b": 1.0},
+    ]
+    assert (found["newly_refused"], found["newly_approved"]) == ([{"dimension": "alignment", "count": 1}], [])
+    assert [one["candidate_id"] for one in found["changes"]] == [str(stored[1].candidate_id)]
+    assert (heroes["looked_at"], heroes["changes"]) == (1, [])
+    assert found["a"]["version"] != found["b"]["version"]

@@ -15,7 +15,7 @@ from giclee.schemas.gates import GateRow as Row
 from giclee.schemas.parts import Score
 from giclee.scorer import whatif
 from giclee.scorer.compare import compare
-from giclee.scorer.gate import Gate
+from giclee.scorer.gate import TABLE, Gate, overlaid
 
 ONE = Gate((Row(dimension="a", pass_at=0.5, doubt_at=0.2), Row(dimension="b", pass_at=0.5, doubt_at=0.2)))
 
@@ -43,6 +43,53 @@ def test_a_stricter_threshold_fails_what_passed_and_says_which() -> None:
     assert found.verdicts == {("pass", "pass"): 1, ("pass", "unsure"): 1, ("pass", "fail"): 1}
     assert found.dimensions == {("a", "pass", "unsure"): 1, ("a", "pass", "fail"): 1}
     assert found.changes[1]["why"] == "a 0.6 against 0.9"
+
+
+def test_newly_approved_and_refused_images_are_counted_by_dimension_and_asset_type() -> None:
+    """A looser a lets one pass, a stricter b stops another; what changes without passing is neither."""
+    other = Gate((Row(dimension="a", pass_at=0.3, doubt_at=0.2), Row(dimension="b", pass_at=0.95, doubt_at=0.2)))
+    images = [scored(a=0.4, b=0.99), scored(a=0.9, b=0.9), scored(a=0.1, b=0.9), scored(a=0.4, b=0.9)]
+    images[1] = images[1].model_copy(update={"asset_type": "hero"})
+    found = compare(images, ONE, other)
+
+    assert found.by_type == {
+        ("generic", "unsure", "pass"): 1,
+        ("hero", "pass", "unsure"): 1,
+        ("generic", "fail", "fail"): 1,
+        ("generic", "unsure", "unsure"): 1,
+    }
+    assert (dict(found.approved), dict(found.refused)) == ({"a": 1}, {"b": 1})
+
+
+def test_a_gate_is_named_by_now_a_file_or_a_version_that_was_in_force(tmp_path: Path) -> None:
+    """A file's rows lie over what is now; the history, undone step by step, gives each version again."""
+    own = tmp_path / "gate.toml"
+    own.write_text('[[gate]]\ndimension = "safety"\npass_at = 0.9\ndoubt_at = 0.5\n')
+    first = {"dimension": "alignment", "pass_at": 0.8}  # as the history has a row that never fails
+    second = {"dimension": "alignment", "pass_at": 0.9, "doubt_at": 0.5}
+    place = "any/alignment/any"
+    asked = {
+        "live": [{"row": second}],
+        "history": [{"place": place, "before": first}, {"place": place, "before": None}],
+    }
+    older = Gate(overlaid(TABLE, [Row(dimension="alignment", pass_at=0.8, doubt_at=None)]))
+
+    assert thresholds(whatif.gate_named("now", asked, None)) == (0.9, 0.75)
+    assert thresholds(whatif.gate_named(str(own), asked, None)) == (0.9, 0.9)
+    assert whatif.gate_named(older.version[:8], asked, None) == older
+    assert whatif.gate_named(Gate().version, asked, None) == Gate()
+    for name, says in (("abcdef", older.version), (older.version[:5], "no version"), ("gone.toml", "no file")):
+        with pytest.raises(ValueError, match=says):
+            whatif.gate_named(name, asked, None)
+    own.write_text("")
+    with pytest.raises(ValueError, match=r"has no \[\[gate\]\] row"):
+        whatif.gate_named(str(own), asked, None)
+
+
+def thresholds(gate: Gate) -> tuple[float, ...]:
+    """Of alignment and safety, for large pictures."""
+    rows = [gate.row(name, "generic", 512) for name in ("alignment", "safety")]
+    return tuple(row.pass_at for row in rows if row is not None)
 
 
 def test_what_was_not_certain_stays_unsure_under_any_threshold() -> None:

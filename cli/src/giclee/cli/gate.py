@@ -35,7 +35,7 @@ Reason = Annotated[str, typer.Option(help="Why; people and the audit read it.")]
 @app.command("ls")
 def ls(json_: AsJson = False) -> None:
     """Every threshold in force, and where it comes from."""
-    found = _ask("ls", {})
+    found = ask("ls", {})
     if json_:
         show_json(found)
         return
@@ -87,7 +87,7 @@ def diff(
     if not span:
         fail(f"--since {since}: expected a number and s, m, h or d, for example 2h", USAGE)
     row = _row(dimension, pass_at, doubt_at, asset_type, long_side_max)
-    found = _ask("diff", {"other": [row], "since_h": span.total_seconds() / 3600})
+    found = ask("diff", {"other": [row], "since_h": span.total_seconds() / 3600})
     if json_:
         show_json(found)
         return
@@ -121,10 +121,10 @@ def _row(
     }
 
 
-def _ask(verb: str, asked: dict[str, Any]) -> dict[str, Any]:
+def ask(verb: str, asked: dict[str, Any]) -> dict[str, Any]:
     """The scorer's own code answers, in a process of its own: it knows the built-in table and its verdicts."""
     live = call(OPERATIONS, "GET", "/v1/gate")["items"]
-    if verb == "diff":
+    if verb != "ls":
         environment.needed("DATABASE_URL")
     done = subprocess.run(
         [sys.executable, "-m", "giclee.scorer.whatif", verb],

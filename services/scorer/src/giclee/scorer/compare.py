@@ -20,10 +20,17 @@ CHANGES_MAX = 1000
 
 @dataclass
 class Comparison:
-    """Verdicts by how they went under one gate and under the other, dimensions that changed, and the changes."""
+    """Verdicts by how they went under one gate and under the other, dimensions that changed, and the changes.
+
+    `by_type` counts (asset type, before, after); `approved` and `refused` the dimensions that made images pass that
+    did not, or no longer pass.
+    """
 
     looked_at: int = 0
     verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    by_type: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    approved: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
     dimensions: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     changes: list[dict[str, Any]] = field(default_factory=list)
 
@@ -35,11 +42,14 @@ def compare(verdicts: Iterable[ImageScored], one: Gate, other: Gate) -> Comparis
         before, after = judged(scored, one), judged(scored, other)
         found.looked_at += 1
         found.verdicts[before[0], after[0]] += 1
+        found.by_type[scored.asset_type, before[0], after[0]] += 1
         moved = [name for name in after[1] if name in before[1] and before[1][name].verdict != after[1][name].verdict]
         moved += [name for name in after[1] if name not in before[1]]
         for name in moved:
             was = before[1][name].verdict if name in before[1] else "none"
             found.dimensions[name, was, after[1][name].verdict] += 1
+        if "pass" in (before[0], after[0]) and before[0] != after[0]:
+            (found.approved if after[0] == "pass" else found.refused).update(moved)
         if before[0] != after[0] and len(found.changes) < CHANGES_MAX:
             found.changes.append(_change(scored, before[0], after[0], moved, after[1]))
     return found
