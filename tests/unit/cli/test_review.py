@@ -32,7 +32,8 @@ def review(candidate: str = ONE, **changed: Any) -> dict[str, Any]:
         "sha256": SHA, "age_s": 7500.0, "due_at": "2026-11-21T12:00:00+00:00", "overdue": True, "leased_by": None,
         "passed_by": None, "verdict": None, "reviewer": None, "reason_codes": [], "note": None, "prompt": "a circle",
         "reasons": [{"code": "review_doubt"}, {"code": "dimension_unsure", "dimension": "alignment"}],
-        "scores": {"alignment": score, "safety": unmeasured}, "provider": "diffusion", "image": {}, **changed,
+        "scores": {"alignment": score, "safety": unmeasured}, "provider": "diffusion", "image": {},
+        "model": {"name": "final", "revision": "1"}, "long_side_px": 64, **changed,
     }  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def test_a_conflict_is_one_sentence(ops: OpsStub) -> None:
 def test_labels_are_what_calibration_reads(ops: OpsStub, tmp_path: Path) -> None:
     """Over pages, whether each was right, with what was measured; the scorer's own reader takes the file."""
     first = review(state="done", verdict="pass", reviewer="mira")
-    second = review(TWO, state="done", verdict="fail", reviewer="noor", reason_codes=["hands"])
+    second = review(TWO, state="done", verdict="fail", reviewer="noor", reason_codes=["hands"], model=None)
     ops.answers["GET /v1/reviews"] = [
         {"items": [first], "next_cursor": "n"},
         {"items": [second], "next_cursor": None},
@@ -118,7 +119,8 @@ def test_labels_are_what_calibration_reads(ops: OpsStub, tmp_path: Path) -> None
     assert done.exit_code == 0, done.output
     assert {one.query["state"] for one in ops.asked} == {"done"}
     found = read(file)
-    assert [(one.id, one.right, one.model) for one in found] == [(ONE, True, "diffusion"), (TWO, False, "diffusion")]
+    assert [(one.id, one.right, one.model) for one in found] == [(ONE, True, "final@1"), (TWO, False, "")]
+    assert found[0].long_side_px == 64
     assert found[0].scores == {"alignment": 0.62}
 
 

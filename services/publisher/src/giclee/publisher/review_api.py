@@ -169,6 +169,8 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "reasons": document["reasons"],
         "scores": scored.get("scores", {}),
         "provider": scored.get("provider"),
+        "model": scored.get("model"),
+        "long_side_px": scored.get("long_side_px"),
         "image": document["image"],
         "labels": document.get("labels", {}),
     }
