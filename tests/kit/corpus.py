@@ -136,6 +136,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "GenerationFailed": ("reasons", "spent_usd", "index", "candidate_id"),
     "ImageScored": ("sha256", "scores", "index", "candidate_id"),
     "CandidatesRequested": ("wave", "first_index", "count", "limit_usd", "closes_by"),
+    "ReviewRequested": ("sha256", "image", "candidate_id"),
     "ImageReviewed": ("sha256", "reviewed_at", "candidate_id"),
     "ImageApproved": ("asset_id", "version", "image", "scores", "cost_usd"),
     "RequestClosed": ("wanted", "candidates", "cost_usd", "closed_at"),
