@@ -42,15 +42,15 @@ async def put(by: Scorer, key: str, body: bytes = GOOD, content_type: str = "ima
 async def test_a_file_is_judged_on_every_dimension_and_nothing_is_stored(database: str) -> None:
     """200 with the scores, the gate's version and what was judged; the database is as it was."""
     async with line(database) as made:
-        answer = await made.post(GOOD, asset_type="product-tile")
+        answer = await made.post(GOOD, asset_type="poster")  # an operator's own: the rows for all
         body = answer.json()
 
         assert answer.status_code == 200, answer.text
-        assert (body["verdict"], body["stored"], body["asset_type"]) == ("pass", False, "product-tile")
+        assert (body["verdict"], body["stored"], body["asset_type"]) == ("pass", False, "poster")
         assert (body["sha256"], body["size_bytes"]) == (hashlib.sha256(GOOD).hexdigest(), len(GOOD))
         assert (body["width"], body["height"], len(body["phash"])) == (64, 64, 192)
         assert body["gate_version"] == made.by.judge.gates.now().version
-        assert set(body["scores"]) == made.by.judge.gates.now().required("product-tile", 64)
+        assert set(body["scores"]) == made.by.judge.gates.now().required("poster", 64)
         told = body["scores"]["sharpness"]
         assert {"value", "threshold", "verdict", "evaluator", "evaluator_version", "reason"} <= told.keys()
         assert await made.kept() == NOTHING
