@@ -401,7 +401,7 @@ SCOPES = {
     "ImageRouted": {"asset-type", "template", "model", "provider"},
     "ImageGenerated": {"asset-type", "model", "provider"},
     "GenerationFailed": set(),
-    "ImageScored": {"asset-type", "provider"},
+    "ImageScored": {"asset-type", "model", "provider"},
 }
 """The kinds of switches that each event of the line falls under, beside those that all do."""
 
