@@ -198,7 +198,9 @@ def _asked(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=200, help="requests of one picture each")
     parser.add_argument("--wanted", type=int, default=1, help="over 1: one request for so many pictures")
     parser.add_argument("--quality", choices=("final", "draft"), default="final")
-    parser.add_argument("--asset-type", default="generic", help="one of the stack's own: `fixed-240` of tests/bench/fixed.toml, say")
+    parser.add_argument(
+        "--asset-type", default="generic", help="one of the stack's own: `fixed-240` of tests/bench/fixed.toml, say"
+    )
     parser.add_argument("--seed", type=int, default=SEED_FIRST, help=f"the first seed, {SEED_FIRST} or above")
     parser.add_argument("--max-candidates", type=int, help="per request; else the line's own cap")
     parser.add_argument("--within-s", type=float, default=1800, help="how long the closings may take")

@@ -82,6 +82,7 @@ def scorer() -> None:
     decode.decoding = decoding  # type: ignore[assignment]
     phash.fingerprint = lambda pixels: secrets.token_hex(96)
     dimensions.TABLE |= {name: lambda kit: Content() for name in dimensions.TABLE}
+    dimensions.BY_ASSET_TYPE.clear()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Collection, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,7 @@ QUICK = Timings(
     join_s=20.0,
     commit_s=2.0,
     silence_s=2.0,
+    rejoin_s=15.0,
     produce_request_s=2.5,
     send_s=4.0,
     stop_s=2.0,
@@ -435,6 +436,28 @@ async def test_a_consumer_that_broke_is_replaced(world: KafkaWorld) -> None:
     assert values(member.records) == [0, 1, 2, 3, 4, 3, 4]
     assert (len(member.revocations), len(member.assignments)) == (1, 2)
     assert "broken by a test" in member.troubles[0]
+    await writer.stop()
+
+
+async def test_a_reader_whose_fetching_died_in_silence_begins_anew(world: KafkaWorld) -> None:
+    """A background task of the library is gone and nobody says so: what is written later is read all the same."""
+    topic = await world.topic("silent", 1, groups=["g"])
+    transport = KafkaTransport(world.settings, client_id="test", timings=replace(QUICK, rejoin_s=1.0))
+    reader, writer = transport.reader("g", [topic]), transport.writer("w")
+    await writer.start()
+    await writer.send(numbered(topic, range(3)))
+    async with joined(reader) as member:
+        await member.read(reader, 3)
+        await reader.commit({Partition(topic, 0): 3})
+        assert reader.consumer is not None
+        fetcher = reader.consumer._fetcher
+        for task in (fetcher._fetch_task, *fetcher._pending_tasks):
+            task.cancel()
+        await writer.send(numbered(topic, range(3, 6)))
+        await member.read(reader, 6, within_s=QUICK.silence_s + QUICK.rebalance_s + 10)
+
+    assert values(member.records) == [0, 1, 2, 3, 4, 5]
+    assert "no answer from the broker" in member.troubles[0]
     await writer.stop()
 
 

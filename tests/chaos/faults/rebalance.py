@@ -25,21 +25,29 @@ class Rebalance:
         service = service_of(draw.target)
         self._group = GROUP_OF.get(service, f"giclee.{STAGE_OF[service]}")
         self._joined = 0
+        self._over = False
         self._storm: asyncio.Task[None] | None = None
 
     async def inject(self) -> None:
         self._storm = asyncio.create_task(self._come_and_go())
 
     async def heal(self) -> None:
+        """The library swallows a cancellation that comes while a member leaves, so that is not enough to end it.
+
+        Errors: TimeoutError, for a storm that goes on would be another run than the one that was planned.
+        """
+        self._over = True
         if self._storm is not None:
             self._storm.cancel()
-            await asyncio.wait([self._storm], timeout=10)
+            _, pending = await asyncio.wait([self._storm], timeout=30)
+            if pending:
+                raise TimeoutError(f"the storm in {self._group} does not end")
 
     def proof(self) -> dict[str, Any]:
         return {"joined": self._joined}
 
     async def _come_and_go(self) -> None:
-        while True:
+        while not self._over:
             stranger = AIOKafkaConsumer(
                 *groups()[self._group],
                 bootstrap_servers=self._servers,

@@ -33,6 +33,7 @@ class Timings:
     join_s: float = 60.0
     commit_s: float = 10.0
     silence_s: float = 10.0  # so long without an answer to a fetch: the broker is away
+    rejoin_s: float = 60.0  # so much longer: whoever fetches in the library may be dead, begin anew
     produce_request_s: float = 10.0
     send_s: float = 15.0  # one request that was lost, and another
     stop_s: float = 5.0

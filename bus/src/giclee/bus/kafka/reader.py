@@ -252,6 +252,9 @@ class KafkaReader:
         else:
             limit_s += self._timings.rebalance_s
         silent_s = time.monotonic() - self._heard_at
+        if silent_s > limit_s + self._timings.rejoin_s and self._joining is not None and self._joining.done():
+            log.warning("reading begins anew", group=self._group, silent_s=round(silent_s))
+            self._join_again()
         if silent_s > limit_s:
             raise Transient(self.trouble or f"no answer from the broker for {silent_s:.0f} s")
         return ()
