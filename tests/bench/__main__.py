@@ -1,6 +1,6 @@
-"""`make bench`: the goals G1 to G5 as ratios, a table, and docs/bench.md, of which `--only` renews a part. Exit
-code 1 when a figure does not count because a record was lost, came twice or was not what it should be. An aim that is
-missed is shown, not failed.
+"""`make bench`: the goals G1 to G5 and G11 to G14 as ratios, a table, and docs/bench.md, of which `--only` renews a
+part. Exit code 1 when a figure does not count because a record was lost, came twice or was not what it should be. An
+aim that is missed is shown, not failed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import goal_hop, goal_line, goal_replay, goal_worker, report
+from tests.bench import goal_hop, goal_judged, goal_line, goal_replay, goal_scorer, goal_worker, report
 from tests.bench.measure import Result, Wrong
 
 GOALS: dict[str, Callable[..., Sequence[Result]]] = {
@@ -17,20 +17,25 @@ GOALS: dict[str, Callable[..., Sequence[Result]]] = {
     "g2": lambda rounds, quick: goal_line.run(rounds, quick=quick),
     "g4": lambda rounds, quick: [goal_replay.run(rounds, quick=quick)],
     "g5": lambda rounds, quick: [goal_worker.run(rounds, quick=quick)],
+    "g11": lambda rounds, quick: [goal_scorer.run(rounds, quick=quick)],
+    "g12": lambda rounds, quick: [goal_judged.selection(quick=quick)],
+    "g13": lambda rounds, quick: [goal_judged.promise(quick=quick)],
+    "g14": lambda rounds, quick: [goal_judged.yields(quick=quick)],
 }
+KNOWN = "g1,g2,g3,g4,g5,g11,g12,g13,g14"
 SAME = {"g3": "g2"}
 """Measured in the same rounds."""
 
 
 def _asked(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", default="g1,g2,g3,g4,g5", help="goals, separated by commas")
+    parser.add_argument("--only", default=KNOWN, help="goals, separated by commas")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, ours and the baseline in turn")
     parser.add_argument("--quick", action="store_true", help="few records: shows that it runs, not how fast")
     asked = parser.parse_args(words)
     asked.goals = list(dict.fromkeys(SAME.get(goal, goal) for goal in asked.only.lower().split(",") if goal))
     if unknown := set(asked.goals) - GOALS.keys():
-        parser.error(f"no goal {', '.join(sorted(unknown))}; there are g1, g2, g3, g4, g5")
+        parser.error(f"no goal {', '.join(sorted(unknown))}; there are {KNOWN}")
     return asked
 
 

@@ -78,15 +78,36 @@ def revised(written: str, results: Sequence[Result], command: str) -> str:
             lines += ["", f"What costs most: {new.costs}", ""] if new.costs else [""]
             skipping = True
         elif around and (new := by_goal.get(around[1])):
-            when = f"{datetime.now(UTC):%Y-%m-%d}, `{command}`"
-            lines.append(f"- load averages around {new.goal}: {new.load}; measured alone, {when}")
+            lines.append(_alone(new, command))
         elif row and (new := by_goal.get(row[1])):
             if new.goal not in told:
                 lines += ["| " + " | ".join(_cells(one)) + " |" for one in new.rows]
             told.add(new.goal)
         elif not skipping:
             lines.append(line)
+    for result in results:
+        if result.goal not in told:
+            _add(lines, result, command)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _add(lines: list[str], new: Result, command: str) -> None:
+    """A goal that the page did not have: after the last of its kind."""
+    rows = ["| " + " | ".join(_cells(one)) + " |" for one in new.rows]
+    _after(lines, _ROW, rows)
+    _after(lines, _AROUND, [_alone(new, command)])
+    lines += ["", f"## {new.goal}: {new.title}", "", new.sides]
+    lines += ["", f"What costs most: {new.costs}"] if new.costs else []
+
+
+def _after(lines: list[str], pattern: str, more: Sequence[str]) -> None:
+    last = max((at for at, line in enumerate(lines) if re.match(pattern, line)), default=len(lines) - 1)
+    lines[last + 1 : last + 1] = more
+
+
+def _alone(new: Result, command: str) -> str:
+    when = f"{datetime.now(UTC):%Y-%m-%d}, `{command}`"
+    return f"- load averages around {new.goal}: {new.load}; measured alone, {when}"
 
 
 def revise(results: Sequence[Result], command: str) -> None:

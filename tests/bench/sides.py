@@ -56,7 +56,7 @@ class Side:
         return {name: cpu_s([process.pid]) for name, process in self.processes.items()}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -71,7 +71,7 @@ def _end_of(log: Path) -> str:
     return log.read_text()[-3000:]
 
 
-async def _ready(process: asyncio.subprocess.Process, port: int, log: Path) -> bool:
+async def ready(process: asyncio.subprocess.Process, port: int, log: Path) -> bool:
     """/readyz says so."""
     if process.returncode is not None:
         raise Wrong(f"{log.stem} ended with {process.returncode}:\n{_end_of(log)}")
@@ -121,7 +121,7 @@ def environment(stack: Stack, prefix: str, folder: Path, database_url: str) -> d
 async def line(env: Mapping[str, str], folder: Path) -> AsyncIterator[Side]:
     """The five services between request and approval, ready; each a process, as in the local stack."""
     side = Side("image.requested.v1", ("image.approved.v1", "image.closed.v1"))
-    ports = {name: _free_port() for name in SERVICES}
+    ports = {name: free_port() for name in SERVICES}
     try:
         for name, module in SERVICES.items():
             own = {"GICLEE_HEALTH_PORT": str(ports[name]), "GICLEE_PUBLISHER_PORT": "0"}
@@ -131,7 +131,7 @@ async def line(env: Mapping[str, str], folder: Path) -> AsyncIterator[Side]:
                 )
         for name, process in side.processes.items():
             log_of = folder / f"{name}.log"
-            await until(lambda p=process, n=name, f=log_of: _ready(p, ports[n], f), START_MAX_S)  # type: ignore[misc]
+            await until(lambda p=process, n=name, f=log_of: ready(p, ports[n], f), START_MAX_S)  # type: ignore[misc]
         yield side
     finally:
         await _stop(side)

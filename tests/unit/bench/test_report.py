@@ -22,3 +22,16 @@ def test_a_goal_that_is_measured_alone_renews_its_part_of_the_page() -> None:
     assert "| 7.00 (7.00 to 7.00) |" in revised and "What costs most: Seven." in revised and "One." not in revised
     assert "around G1: 1.0; measured alone" in revised and "around G2: 1.0\n" in revised
     assert report.revised(revised, [_result("G1", 7, "Seven.")], "again") == revised
+
+
+def test_a_goal_that_the_page_does_not_have_is_added() -> None:
+    """It stands after the others, once, and the page then equals one that was written whole but for when."""
+    first, second = _result("G1", 1, "One."), _result("G11", 2, "Two.")
+    revised = report.revised(report.page([first], "make bench", 5), [second], "again")
+    whole = report.page([first, second], "make bench", 5)
+
+    assert [line for line in revised.splitlines() if "measured alone" not in line] == [
+        line for line in whole.splitlines() if "around G11" not in line
+    ]
+    assert revised.index("around G1:") < revised.index("around G11:") < revised.index("| G1 |")
+    assert report.revised(revised, [second], "again") == revised

@@ -1,4 +1,4 @@
-"""Orders on a line without machines: the real funnel decides, a coin says what passes.
+"""Orders on a line without machines: the real funnel decides, a coin or real pictures say what passes.
 
 A worker makes a few images at a time and has begun the next ones before the last are judged, so an order that ends
 has always paid for a few that it did not wait for.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -32,13 +32,14 @@ MODEL = "stub@1"
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What an order came to: images made, images approved, waves asked for, seconds."""
+    """What an order came to: images made, images approved, waves asked for, seconds, indices of what was chosen."""
 
     made: int
     approved: int
     waves: int
     seconds: float
     ending: str
+    chosen: tuple[int, ...] = ()
 
 
 class Shop:
@@ -54,8 +55,14 @@ class Shop:
         kinds = {kind for kind, _ in self.counts}
         return beliefs_of((kind, (self.counts[kind, True], self.counts[kind, False])) for kind in kinds)
 
-    def order(self, wanted: int, **asked: object) -> Fate:
-        """One order from clearance to closing."""
+    def coins(self) -> Iterator[tuple[bool, float]]:
+        """Whether an image passes, and what it is worth among those that do."""
+        while True:
+            yield self.dice.random() < self.pass_rate, self.dice.random()
+
+    def order(self, wanted: int, images: Iterator[tuple[bool, float]] | None = None, **asked: object) -> Fate:
+        """One order from clearance to closing. `images`: what its candidates come to, else coins are thrown."""
+        images = images or self.coins()
         values = {"max_candidates": 400, "first_wave": wanted, "closes_by": START + timedelta(hours=72), **asked}
         verdict = Verdict(cleared=True, wanted=wanted, at=START, limit_usd=Decimal("0.0008"), **values)  # type: ignore[arg-type]
         outlook = Outlook(self.pace, self.beliefs)
@@ -69,7 +76,7 @@ class Shop:
             made = min(asked_for, judged.stop + AT_ONCE)
             now += timedelta(seconds=ROUND_S)
             for index in judged:
-                passes, worth = self.dice.random() < self.pass_rate, self.dice.random()
+                passes, worth = next(images)
                 outcomes[index] = Outcome(candidate_id=_ID, hop=0, image=_image(index), model=MODEL)
                 scores[index, _image(index).sha256] = Scored(passes, worth, () if passes else ("alignment",))
                 if passes:
@@ -80,7 +87,8 @@ class Shop:
             if decision.ending:
                 self._learn(order)
                 seconds = (now - START).total_seconds()
-                return Fate(made, len(decision.approve), len(waves), seconds, decision.ending)
+                chosen = decision.approve
+                return Fate(made, len(chosen), len(waves), seconds, decision.ending, chosen)
             if decision.ask:
                 waves.append(_wave(decision.ask.number, decision.ask.first, decision.ask.count, now))
                 asked_for += decision.ask.count
