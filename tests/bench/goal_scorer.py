@@ -108,7 +108,7 @@ class Ours:
         await self._writer.send(records)
         await until(lambda: len(self._collector.records) >= before + images, ROUND_MAX_S)
         seconds, used_s = perf_counter() - began, cpu_s([self._pid]) - cpu_began
-        scored = (ImageScored.model_validate_json(one.value) for one in self._collector.records[before:])
+        scored = (ImageScored.model_validate_json(one.value or b"") for one in self._collector.records[before:])
         log.exactly_once(
             "G11, scored", (str(one.candidate_id) for one in events), (str(one.candidate_id) for one in scored)
         )

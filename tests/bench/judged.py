@@ -68,7 +68,7 @@ def _spread(scores: np.ndarray, right: np.ndarray) -> list[float]:
     chance = np.random.default_rng(0)
     draws = (chance.integers(0, len(scores), len(scores)) for _ in range(2000))
     found = [figures.selection_efficiency(scores[rows], right[rows])[3] for rows in draws]
-    return [float(one) for one in np.nanquantile(found, [0.025, 0.975])]
+    return [float(np.nanquantile(found, share)) for share in (0.025, 0.975)]
 
 
 # ---- G13 ----------------------------------------------------------------------------------------------------

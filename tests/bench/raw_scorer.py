@@ -80,7 +80,8 @@ def _enlarged(pictures: np.ndarray) -> np.ndarray:
     """(n, 3, 320, 320) floats in [0, 1]."""
     times = SIDE_PX // pictures.shape[1]
     large = pictures.repeat(times, axis=1).repeat(times, axis=2).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(large, dtype=np.float32) / 255
+    scaled: np.ndarray = np.ascontiguousarray(large, dtype=np.float32) / 255
+    return scaled
 
 
 def _used() -> Any:

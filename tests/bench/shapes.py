@@ -105,8 +105,9 @@ class Studio:
             part = asked[first : first + BATCH]
             prompts, noises = [world.prompt_of(seed) for seed, _ in part], [noise for _, noise in part]
             with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-                parts.append(revisions.generate(self._loaded[model], prompts, noises, SAMPLING[model]))  # type: ignore[arg-type]
-        return np.concatenate(parts)
+                parts.append(revisions.generate(self._loaded[model], prompts, noises, SAMPLING[model]))
+        pictures: np.ndarray = np.concatenate(parts)
+        return pictures
 
     def _measured(self, model: str, seeds: Sequence[int], candidates: int, pixels: np.ndarray) -> list[Judged]:
         of = [seed for seed in seeds for _ in range(candidates)]
