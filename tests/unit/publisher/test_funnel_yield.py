@@ -55,8 +55,8 @@ def test_the_nearer_the_deadline_the_larger_the_waves() -> None:
     shop = Shop(0.3, seed=2)
     for _ in range(50):
         shop.order(4)
-    soon = {"closes_by": START + timedelta(seconds=9)}
-    fates = [shop.order(8, **soon) for _ in range(200)]
+    soon = START + timedelta(seconds=9)
+    fates = [shop.order(8, closes_by=soon) for _ in range(200)]
 
     assert sum(fate.ending == "approved" for fate in fates) >= 180
 
