@@ -20,8 +20,9 @@ import numpy as np
 from giclee.models import measure as figures
 from giclee.models import world
 from giclee.schemas.gates import GateRow
-from giclee.scorer import calibrate, calibration
+from giclee.scorer import calibrate, calibration, drift
 from giclee.scorer.gate import TABLE, Gate, overlaid
+from giclee.scorer.reference import References, row_of
 from tests.bench import funnel
 from tests.bench.shapes import Judged, Studio, label_lines
 
@@ -138,6 +139,47 @@ def _oracle(judged: Sequence[Judged]) -> int:
     return int(allowed[-1]) + 1 if len(allowed) else 0
 
 
+def alarms(studio: Studio, labels: int, tests: int) -> list[dict[str, Any]]:
+    """Calibrated on the final's pictures alone; then pictures of either model, each as a revision never labelled.
+
+    `approved_before_alarm` is what a watch without any hold lets through; with the default hold it is none at all
+    until so many requests are counted.
+    """
+    mine = studio.judged("shapes-final", range(CALIBRATION_FIRST + labels // 2, CALIBRATION_FIRST + labels))
+    line = Line([_calibrated(mine)])
+    names = sorted({row.dimension for row in TABLE} & mine[0].values.keys())
+    known = References(row_of(name, [one.values[name] for one in mine]) for name in names)
+    return [{"calibrated_on": "shapes-final", "pictures": model,
+             **_watched(known, line, _mixture_of(studio, model, tests))}
+            for model in MODELS]  # fmt: skip
+
+
+def _mixture_of(studio: Studio, model: str, tests: int) -> list[Judged]:
+    return [one for one in _mixture(studio, TEST_FIRST, tests) if one.model == model]
+
+
+def _watched(known: References, line: Line, judged: Sequence[Judged]) -> dict[str, Any]:
+    yardstick = known.of("generic", "unheard@1")
+    assert yardstick is not None
+    spread, raised, at = drift.Spread(), dict[str, str](), None
+    for number, one in enumerate(judged, start=1):
+        spread, raised = drift.after(spread, yardstick, [one.values])
+        if raised:
+            at = number
+            break
+    before = [one for one in judged[:at] if line(one)]
+    passing = [one for one in judged if line(one)]
+    return {
+        "count": len(judged),
+        "alarm_at": at,
+        "why": next(iter(raised.items()), None),
+        "approved_before_alarm": len(before),
+        "bad_before_alarm": sum(not one.right for one in before),
+        "would_be_approved": len(passing),
+        "would_be_bad_share": sum(not one.right for one in passing) / max(1, len(passing)),
+    }
+
+
 # ---- G14 ----------------------------------------------------------------------------------------------------
 
 
@@ -165,7 +207,7 @@ def main(words: Sequence[str]) -> int:
     studio = Studio(models=asked.models, kept=asked.kept, half=asked.half, safety=asked.safety)
     goals: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "g12": lambda: selection(studio, asked.share),
-        "g13": lambda: promise(studio, asked.calibrate, asked.test),
+        "g13": lambda: promise(studio, asked.calibrate, asked.test) + alarms(studio, asked.calibrate, asked.test),
         "g14": lambda: yields(studio, asked.share),
     }
     for goal in asked.only.split(","):
