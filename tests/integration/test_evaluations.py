@@ -17,6 +17,7 @@ from giclee.cli.__main__ import app as command_line
 from giclee.intake import api, call
 from giclee.intake.evaluation import FILE_MAX_BYTES
 from giclee.schemas.parts import BlobRef
+from giclee.scorer.gate import Gate
 from giclee.scorer.handle import Scorer
 from tests.integration.test_intake_api import problem
 from tests.integration.test_scorer_images import NO_ANSWERS, Says, generated
@@ -545,7 +546,9 @@ async def test_the_command_line_shows_each_dimension_and_says_whether_all_pass(
 
     assert passed.exit_code == 0, passed.output
     assert "pass as generic" in passed.stderr
-    assert [row for row in passed.stdout.splitlines() if "alignment" in row and "0.7" in row and "pass" in row]
+    row = Gate().row("alignment", "generic", 64)
+    shown = f"{row.pass_at:g}" if row is not None else "no row"
+    assert [line for line in passed.stdout.splitlines() if "alignment" in line and shown in line and "pass" in line]
     assert failed.exit_code == 1
     assert [one["verdict"] for one in json.loads(failed.stdout)] == ["pass", "fail"]
     assert stored.exit_code == 0 and json.loads(stored.stdout)[0]["stored"] is True
