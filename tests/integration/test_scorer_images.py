@@ -225,7 +225,7 @@ async def test_who_is_cancelled_in_the_middle_does_not_spoil_the_next_answer() -
 
 
 NO_ANSWERS = (None, float("nan"), float("inf"), RuntimeError("the model broke"), MemoryError())
-DOUBTS = [("alignment", 0.6), ("safety", 0.2)]
+DOUBTS = [("alignment", 0.55), ("safety", 0.2)]
 """A value in the doubt band of each dimension, for pictures as small as these."""
 
 
