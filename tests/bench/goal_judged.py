@@ -19,6 +19,8 @@ PICTURES = (
     "measured by the scorer's own dimensions save NudeNet's, right or wrong by the pixel oracle; counted once, so "
     "that there is no spread. "
 )
+MIXED = ("shapes-draft", "shapes-final")
+"""Held to a threshold that was chosen for both together: no promise is made for one of them."""
 Found = Sequence[dict[str, Any]]
 
 
@@ -39,11 +41,11 @@ def selection(*, quick: bool) -> Result:
         low, high = one["efficiency_95"]
         aim = f"efficiency at least 0.70 (goal 0.85); over prompts drawn again {low:.2f} to {high:.2f}"
         rows += [
-            Row(goal="G12", says=f"{one['model']}: best of 4 right, against a random one of them", unit="share",
-                ours=[one["best_of_4"]], bare=[one["p"]], ratio=one["efficiency"], aim=aim,
+            Row(goal="G12", says=f"{one['model']}: best of 4 right, against a random one of them", unit="%",
+                ours=[100 * one["best_of_4"]], bare=[100 * one["p"]], ratio=one["efficiency"], aim=aim,
                 met=one["efficiency"] >= 0.70),
-            Row(goal="G12", says=f"{one['model']}: AUC of right against wrong", unit="", ours=[one["auc"]], bare=[0.5],
-                ratio=one["auc"] / 0.5, aim="at least 0.90 (goal 0.97)", met=one["auc"] >= 0.90),
+            Row(goal="G12", says=f"{one['model']}: AUC of right against wrong", unit="%", ours=[100 * one["auc"]],
+                bare=[50.0], ratio=one["auc"] / 0.5, aim="at least 90 % (goal 97 %)", met=one["auc"] >= 0.90),
         ]  # fmt: skip
     said = (
         f"{PICTURES}Ours: the one of a prompt's four candidates with the highest alignment. Baseline: any of them. The "
@@ -60,15 +62,21 @@ def selection(*, quick: bool) -> Result:
 
 def promise(*, quick: bool) -> Result:
     """G13. Errors: Wrong."""
-    before, found = load(), _measured("g13", quick)
+    before, measured = load(), _measured("g13", quick)
+    found = [one for one in measured if "bad_share" in one]
+    alarms = ", ".join(
+        f"{one['pictures']} {'after ' + str(one['alarm_at']) if one['alarm_at'] else 'not raised'} of {one['count']}"
+        for one in measured if "alarm_at" in one
+    )  # fmt: skip
     rows = []
     for one in found:
         bad, bound, count = one["bad_share"], one["bad_upper_95"], one["count"]
         aim = f"at least 0.75 of what the oracle's threshold accepts; bad among approved {bad:.2%}, at most {bound:.2%}"
         rows.append(
-            Row(goal="G13", says=f"{one['pictures']}: share of pictures approved", unit="share",
-                ours=[one["approved"] / count], bare=[one["oracle_accepts"] / count], ratio=one["of_oracle"], aim=aim,
-                met=one["of_oracle"] >= 0.75 and bad <= 0.02 if one["pictures"] == "both" else None)
+            Row(goal="G13", says=f"{one['pictures']}: share of pictures approved", unit="%",
+                ours=[100 * one["approved"] / count], bare=[100 * one["oracle_accepts"] / count],
+                ratio=one["of_oracle"], aim=aim,
+                met=None if one["pictures"] in MIXED else one["of_oracle"] >= 0.75 and bad <= 0.02)
         )  # fmt: skip
     both = found[0]
     said = (
@@ -76,7 +84,8 @@ def promise(*, quick: bool) -> Result:
         f"({both['threshold']:.3f}) from other pictures, as many, half of each model, one a prompt. Baseline: the "
         "threshold that accepts most of these very pictures with at most 2 % bad among them, which takes the truth to "
         f"choose. {both['count']} pictures, {both['right']} right; {both['bad']} bad of {both['approved']} approved. "
-        f"The built-in threshold approves {both['built_in_approved']}, of them {both['built_in_bad_share']:.2%} bad."
+        f"The built-in threshold approves {both['built_in_approved']}, of them {both['built_in_bad_share']:.2%} bad. "
+        f"The drift alarm against the final's labels, over pictures as of a revision that nobody labelled: {alarms}."
     )
     return Result(
         goal="G13", title="A promise of 2 % bad", sides=said, rows=rows, load=f"{before} before, {load()} after"
@@ -106,5 +115,14 @@ def yields(*, quick: bool) -> Result:
             for one in found
         )
     )  # fmt: skip
-    return Result(goal="G14", title="What an approved image takes", sides=said, rows=rows,
+    without = ", ".join(
+        f"{one['prompts_without_a_passer']} of {one['orders']} ({one['model']}, {one['wanted']} wanted)"
+        for one in found if one["prompts_without_a_passer"]
+    )  # fmt: skip
+    costs = (
+        f"Prompts of which no picture at all passed: {without or 'none'}. Their orders end at the cap, and an order "
+        "has one prompt, so that 1/p over all prompts is out of reach there; the line's answer, to go on with the "
+        "final, is not in these figures."
+    )
+    return Result(goal="G14", title="What an approved image takes", sides=said, rows=rows, costs=costs,
                   load=f"{before} before, {load()} after")  # fmt: skip

@@ -76,13 +76,16 @@ def _spread(scores: np.ndarray, right: np.ndarray) -> list[float]:
 
 
 def promise(studio: Studio, labels: int, tests: int) -> list[dict[str, Any]]:
-    """Calibrate on pictures of both models, half and half, then judge fresh ones: of both, and of each."""
-    calibrated = _mixture(studio, CALIBRATION_FIRST, labels)
-    row = _calibrated(calibrated)
-    judged = _mixture(studio, TEST_FIRST, tests)
-    line, before = Line([row]), Line()
-    of = {"both": judged, **{model: [one for one in judged if one.model == model] for model in MODELS}}
-    return [{"pictures": name, **_kept(mine, line, before), "threshold": row.pass_at} for name, mine in of.items()]
+    """Calibrate on pictures of both models, half and half, then judge fresh ones: of both, and of each; and each model
+    with a threshold of its own."""
+    labelled, judged = _mixture(studio, CALIBRATION_FIRST, labels), _mixture(studio, TEST_FIRST, tests)
+    common = _calibrated(studio, labelled)
+    rows = [_kept("both", judged, common)]
+    for model in MODELS:
+        mine = [one for one in judged if one.model == model]
+        own = _calibrated(studio, [one for one in labelled if one.model == model])
+        rows += [_kept(model, mine, common), _kept(f"{model}, calibrated alone", mine, own)]
+    return rows
 
 
 def _mixture(studio: Studio, first: int, count: int) -> list[Judged]:
@@ -95,11 +98,11 @@ def _mixture(studio: Studio, first: int, count: int) -> list[Judged]:
     ]
 
 
-def _calibrated(judged: Sequence[Judged]) -> GateRow:
+def _calibrated(studio: Studio, judged: Sequence[Judged]) -> GateRow:
     """What `giclee scorer calibrate` makes of the labels. Errors: SystemExit when it refuses."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "labels.jsonl"
-        file.write_text("\n".join(label_lines(judged)))
+        file.write_text("\n".join(label_lines(studio, judged)))
         code = calibrate.main(["--labels", str(file), "--bad-rate", str(BAD_RATE), "--out", folder])
         if code:
             raise SystemExit(code)
@@ -107,13 +110,16 @@ def _calibrated(judged: Sequence[Judged]) -> GateRow:
         return GateRow.model_validate(tomllib.loads(written.read_text())["gate"][0])
 
 
-def _kept(judged: Sequence[Judged], line: Line, before: Line) -> dict[str, Any]:
+def _kept(pictures: str, judged: Sequence[Judged], row: GateRow) -> dict[str, Any]:
     """Bad among approved with its bound, and acceptance against the best threshold that the truth allows."""
+    line, before = Line([row]), Line()
     accepted = [one for one in judged if line(one)]
     bad = sum(not one.right for one in accepted)
     built_in = [one for one in judged if before(one)]
     best = _oracle(judged)
     return {
+        "pictures": pictures,
+        "threshold": row.pass_at,
         "count": len(judged),
         "right": sum(one.right for one in judged),
         "auc": figures.area_under_curve(
@@ -146,7 +152,7 @@ def alarms(studio: Studio, labels: int, tests: int) -> list[dict[str, Any]]:
     until so many requests are counted.
     """
     mine = studio.judged("shapes-final", range(CALIBRATION_FIRST + labels // 2, CALIBRATION_FIRST + labels))
-    line = Line([_calibrated(mine)])
+    line = Line([_calibrated(studio, mine)])
     names = sorted({row.dimension for row in TABLE} & mine[0].values.keys())
     known = References(row_of(name, [one.values[name] for one in mine]) for name in names)
     return [{"calibrated_on": "shapes-final", "pictures": model,

@@ -113,7 +113,9 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Median and extremes: `35.1 (34.8 to 36.0)`."""
+    """Median and extremes: `35.1 (34.8 to 36.0)`; a figure that was taken once stands alone."""
+    if len(values) == 1:
+        return shown(values[0])
     return f"{shown(median(values))} ({shown(min(values))} to {shown(max(values))})"
 
 

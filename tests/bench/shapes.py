@@ -130,8 +130,9 @@ def _number(value: float | None) -> float:
     return -1.0 if value is None else float(value)
 
 
-def label_lines(judged: Sequence[Judged]) -> Iterator[str]:
+def label_lines(studio: Studio, judged: Sequence[Judged]) -> Iterator[str]:
     """As `giclee scorer calibrate --labels` reads them."""
     for number, one in enumerate(judged):
         label = {"id": f"{one.model}-{one.seed}-{number}", "right": one.right, "scores": one.values}
-        yield json.dumps({**label, "model": one.model, "long_side_px": world.WIDTH_PX})
+        model = f"{one.model}@{studio.revision(one.model)}"
+        yield json.dumps({**label, "model": model, "long_side_px": world.WIDTH_PX})

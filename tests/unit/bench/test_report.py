@@ -19,7 +19,7 @@ def test_a_goal_that_is_measured_alone_renews_its_part_of_the_page() -> None:
 
     assert report.page([second], "", 5).partition("## G2")[2] in revised
     assert revised.count("| G1 | ") == revised.count("| G2 | ") == 2
-    assert "| 7.00 (7.00 to 7.00) |" in revised and "What costs most: Seven." in revised and "One." not in revised
+    assert "| 7.00 | 1.00 | 7.00 |" in revised and "What costs most: Seven." in revised and "One." not in revised
     assert "around G1: 1.0; measured alone" in revised and "around G2: 1.0\n" in revised
     assert report.revised(revised, [_result("G1", 7, "Seven.")], "again") == revised
 

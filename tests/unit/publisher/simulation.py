@@ -60,7 +60,7 @@ class Shop:
         while True:
             yield self.dice.random() < self.pass_rate, self.dice.random()
 
-    def order(self, wanted: int, images: Iterator[tuple[bool, float]] | None = None, **asked: object) -> Fate:
+    def order(self, wanted: int, images: Iterator[tuple[bool, float]] | None = None, /, **asked: object) -> Fate:
         """One order from clearance to closing. `images`: what its candidates come to, else coins are thrown."""
         images = images or self.coins()
         values = {"max_candidates": 400, "first_wave": wanted, "closes_by": START + timedelta(hours=72), **asked}
