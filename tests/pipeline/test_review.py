@@ -70,4 +70,5 @@ async def test_people_are_not_asked_while_machines_can_do_it(database: str) -> N
         closed = await line.closed(rid)
 
         assert (closed.outcome, closed.candidates) == ("approved", 3)
-        assert line.of(ReviewRequested, rid) == []
+        asked = [one for one in line.of(ReviewRequested, rid) if one.reasons[0].code != "review_sample"]
+        assert asked == []  # one approval of fifty is looked at afterwards, whatever machines could do
