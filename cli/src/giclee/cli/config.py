@@ -7,14 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
-from giclee.schemas.config import TABLES, rows_of
+from giclee.schemas.config import TABLES, rows_of, wrong_with
 from giclee.schemas.models import Model
-from giclee.schemas.strict import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="The file named by GICLEE_CONFIG.")
 
@@ -30,7 +29,7 @@ def check(file: File = None, json_: AsJson = False) -> None:
     path = str(file) if file is not None else os.environ.get("GICLEE_CONFIG")
     if not path:
         fail("GICLEE_CONFIG is not set: name a file", USAGE)
-    wrong = _models(path)
+    wrong = wrong_with(lambda: rows_of(path, "models", Model))
     for reader in READERS:
         wrong += [one for one in _asked(reader, path) if one not in wrong]
     if json_:
@@ -42,15 +41,7 @@ def check(file: File = None, json_: AsJson = False) -> None:
     raise typer.Exit(BAD if wrong else 0)
 
 
-def _models(path: str) -> list[dict[str, Any]]:
-    try:
-        rows_of(path, "models", Model)
-    except InvalidInput as error:
-        return [{"pointer": one.pointer, "detail": one.detail} for one in error.errors]
-    return []
-
-
-def _asked(reader: str, path: str) -> list[dict[str, Any]]:
+def _asked(reader: str, path: str) -> list[dict[str, str]]:
     """What a service's own code says, in a process of its own: the command line imports no service."""
     done = subprocess.run(
         [sys.executable, "-m", reader], capture_output=True, text=True, env={**os.environ, "GICLEE_CONFIG": path},
@@ -59,5 +50,5 @@ def _asked(reader: str, path: str) -> list[dict[str, Any]]:
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         fail(f"{reader} did not answer: {last[0]}", BAD)
-    found: list[dict[str, Any]] = json.loads(done.stdout)
+    found: list[dict[str, str]] = json.loads(done.stdout)
     return found

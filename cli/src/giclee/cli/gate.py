@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from giclee.cli import environment
 from giclee.cli.http import OPERATIONS, actor, call
-from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
-from giclee.cli.selecting import span_of
+from giclee.cli.offline import answer_of
+from giclee.cli.output import AsJson, show, show_json, tell
+from giclee.cli.selecting import hours_of
 from giclee.schemas.gates import place_of
 
 app = typer.Typer(no_args_is_help=True, help="The gate: which measured values pass.")
@@ -83,11 +80,8 @@ def diff(
     json_: AsJson = False,
 ) -> None:
     """What a threshold would change in the verdicts of the last hours; no model is called, nothing is set."""
-    span = span_of(since)
-    if not span:
-        fail(f"--since {since}: expected a number and s, m, h or d, for example 2h", USAGE)
     row = _row(dimension, pass_at, doubt_at, asset_type, long_side_max)
-    found = ask("diff", {"other": [row], "since_h": span.total_seconds() / 3600})
+    found = ask("diff", {"other": [row], "since_h": hours_of("since", since)})
     if json_:
         show_json(found)
         return
@@ -126,14 +120,7 @@ def ask(verb: str, asked: dict[str, Any]) -> dict[str, Any]:
     live = call(OPERATIONS, "GET", "/v1/gate")["items"]
     if verb != "ls":
         environment.needed("DATABASE_URL")
-    done = subprocess.run(
-        [sys.executable, "-m", "giclee.scorer.whatif", verb],
-        input=json.dumps({**asked, "live": live}), capture_output=True, text=True, env=dict(os.environ), check=False,
-    )  # fmt: skip
-    if done.returncode:
-        fail(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the scorer did not answer", BAD)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return answer_of("giclee.scorer.whatif", verb, {**asked, "live": live})
 
 
 def _never(doubt_at: float | None) -> object:

@@ -43,7 +43,7 @@ def ls(
 ) -> None:
     """What waits for a person, and for how long."""
     rows = list(_listed(state, asset_type, kind, limit))
-    show(rows if json_ else map(_row, rows), as_json=json_, columns=COLUMNS, empty="nothing to review")
+    _print(rows, json_)
 
 
 @app.command("show")
@@ -81,7 +81,7 @@ def take_next(
     rows = tell_service("POST", "/v1/reviews/lease", service=ASSETS, json=body)["items"]
     for row in rows if out is not None else ():
         tell(str(_fetched(row, out or Path("."))))
-    show(rows if json_ else map(_row, rows), as_json=json_, columns=COLUMNS, empty="nothing to review")
+    _print(rows, json_)
 
 
 @app.command()
@@ -95,7 +95,7 @@ def approve(
 ) -> None:
     """Pass an image. What the gate failed needs two different people."""
     found = _judge(candidate_id, "pass", reason_code, note=note, seconds=seconds, sha256=sha256)
-    show([_row(found)] if not json_ else [found], as_json=json_, columns=COLUMNS)
+    _print([found], json_)
     needs_another = found["state"] == "pending"
     tell("the gate failed it: a second person must pass it too" if needs_another else f"{UNDO_SAYS} {candidate_id}")
 
@@ -113,7 +113,7 @@ def reject(
     if not reason_code:
         fail("say why with --reason-code, for example --reason-code hands", USAGE)
     found = _judge(candidate_id, "fail", reason_code, note=note, seconds=seconds, sha256=sha256)
-    show([_row(found)] if not json_ else [found], as_json=json_, columns=COLUMNS)
+    _print([found], json_)
     tell(f"{UNDO_SAYS} {candidate_id}")
 
 
@@ -121,7 +121,7 @@ def reject(
 def undo(candidate_id: Candidate, json_: AsJson = False) -> None:
     """Take your verdict back, within ten seconds."""
     found = tell_service("POST", f"/v1/reviews/{candidate_id}/undo", service=ASSETS)
-    show([_row(found)] if not json_ else [found], as_json=json_, columns=COLUMNS)
+    _print([found], json_)
 
 
 @app.command()
@@ -129,7 +129,7 @@ def override(request_id: str, candidate_id: str, json_: AsJson = False) -> None:
     """Put an image that the gate failed to people, while its request is open; two of them must pass it."""
     body = {"request_id": request_id, "candidate_id": candidate_id}
     found = tell_service("POST", "/v1/reviews", service=ASSETS, json=body)
-    show([_row(found)] if not json_ else [found], as_json=json_, columns=COLUMNS)
+    _print([found], json_)
 
 
 @app.command()
@@ -190,6 +190,10 @@ def _fetched(found: dict[str, Any], out: Path) -> Path:
     where = f"/v1/reviews/{found['candidate_id']}/image"
     target.write_bytes(assets.bytes_of(where, found["candidate_id"], found["image"]["sha256"]))
     return target
+
+
+def _print(rows: list[dict[str, Any]], json_: bool) -> None:
+    show(rows if json_ else map(_row, rows), as_json=json_, columns=COLUMNS, empty="nothing to review")
 
 
 def _row(found: dict[str, Any]) -> dict[str, Any]:

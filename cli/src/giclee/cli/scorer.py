@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,8 +12,9 @@ import typer
 
 from giclee.cli import environment, gate
 from giclee.cli.http import OPERATIONS, actor, call
-from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
-from giclee.cli.selecting import span_of
+from giclee.cli.offline import answer_of
+from giclee.cli.output import BAD, AsJson, fail, show, show_json, tell
+from giclee.cli.selecting import hours_of
 
 app = typer.Typer(no_args_is_help=True, help="The scorer's offline tools; they need giclee-scorer installed.")
 
@@ -47,12 +47,10 @@ def compare(
     json_: AsJson = False,
 ) -> None:
     """What gate B would say of stored verdicts where A says something else; no model is called, nothing is set."""
-    span = span_of(since)
-    if not span:
-        fail(f"--since {since}: expected a number and s, m, h or d, for example 2h", USAGE)
+    since_h = hours_of("since", since)
     past = call(OPERATIONS, "GET", "/v1/gate/history", params={"limit": 1000})["items"] if _is_version(a, b) else []
     files = [str(Path(one).resolve()) if Path(one).is_file() else one for one in (a, b)]
-    asked = {"a": files[0], "b": files[1], "since_h": span.total_seconds() / 3600, "asset_type": asset_type}
+    asked = {"a": files[0], "b": files[1], "since_h": since_h, "asset_type": asset_type}
     found = gate.ask("compare", {**asked, "history": past})
     found["changes"] = found["changes"][:limit]
     if json_:
@@ -107,11 +105,4 @@ def drift_clear(
 
 def _held(verb: str, asked: dict[str, Any]) -> dict[str, Any]:
     environment.needed("DATABASE_URL")
-    done = subprocess.run(
-        [sys.executable, "-m", "giclee.scorer.held", verb],
-        input=json.dumps(asked), capture_output=True, text=True, env=dict(os.environ), check=False,
-    )  # fmt: skip
-    if done.returncode:
-        fail(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the scorer did not answer", BAD)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return answer_of("giclee.scorer.held", verb, asked)

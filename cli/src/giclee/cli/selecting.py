@@ -97,6 +97,19 @@ def span_of(text: str) -> timedelta | None:
     return timedelta(seconds=int(found[1]) * UNITS_S[found[2]]) if found else None
 
 
+def span_named(option: str, text: str) -> timedelta:
+    """The time span that an option gives, more than none; anything else is a mistake of the caller."""
+    span = span_of(text)
+    if not span:
+        fail(f"--{option} {text}: expected a number and s, m, h or d, for example 2h", USAGE)
+    return span
+
+
+def hours_of(option: str, text: str) -> float:
+    """The same in hours."""
+    return span_named(option, text).total_seconds() / 3600
+
+
 def _moment(name: str, text: str) -> str:
     span = span_of(text)
     if span is not None:

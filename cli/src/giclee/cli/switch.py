@@ -10,7 +10,7 @@ import typer
 
 from giclee.cli.http import OPERATIONS, actor, call, pages
 from giclee.cli.output import USAGE, AsJson, fail, show, tell
-from giclee.cli.selecting import span_of
+from giclee.cli.selecting import span_named
 
 app = typer.Typer(no_args_is_help=True, help="Switches: hold or refuse a part of the work.")
 
@@ -79,7 +79,4 @@ def _put(scope: str, body: dict[str, str]) -> dict[str, str]:
 def _until(text: str | None) -> str | None:
     if text is None:
         return None
-    span = span_of(text)
-    if not span:
-        fail(f"--expires {text}: expected a number and s, m, h or d, for example 2h", USAGE)
-    return (datetime.now(UTC) + span).isoformat()
+    return (datetime.now(UTC) + span_named("expires", text)).isoformat()

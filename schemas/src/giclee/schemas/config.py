@@ -19,6 +19,15 @@ Row = TypeVar("Row", bound=BaseModel)
 Parsed = TypeVar("Parsed")
 
 
+def wrong_with(load: Callable[[], object]) -> list[dict[str, str]]:
+    """What a reader of the file refuses, as `giclee config check` shows it; empty when it loads."""
+    try:
+        load()
+    except InvalidInput as error:
+        return [{"pointer": one.pointer, "detail": one.detail} for one in error.errors]
+    return []
+
+
 def rows_of(path: str | Path | None, table: str, row: type[Row]) -> list[Row]:
     """The rows of one table of the file; none without a file.
 

@@ -130,9 +130,4 @@ def _parsed(values: Any) -> tuple[str, AssetType]:
 
 
 if __name__ == "__main__":
-    wrong: tuple[FieldError, ...] = ()
-    try:
-        load(os.environ.get("GICLEE_CONFIG"))
-    except InvalidInput as error:
-        wrong = error.errors
-    json.dump([{"pointer": one.pointer, "detail": one.detail} for one in wrong], sys.stdout)
+    json.dump(config.wrong_with(lambda: load(os.environ.get("GICLEE_CONFIG"))), sys.stdout)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from giclee.schemas.config import rows_of
+from giclee.schemas.config import rows_of, wrong_with
 from giclee.schemas.gates import GateRow
 from giclee.schemas.strict import FieldError, InvalidInput
 from giclee.scorer import dimensions, evaluators
@@ -96,9 +96,4 @@ def trouble(row: GateRow, measured: Measured) -> str | None:
 
 
 if __name__ == "__main__":
-    wrong: tuple[FieldError, ...] = ()
-    try:
-        read(os.environ.get("GICLEE_CONFIG"))
-    except InvalidInput as error:
-        wrong = error.errors
-    json.dump([{"pointer": one.pointer, "detail": one.detail} for one in wrong], sys.stdout)
+    json.dump(wrong_with(lambda: read(os.environ.get("GICLEE_CONFIG"))), sys.stdout)

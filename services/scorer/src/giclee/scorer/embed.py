@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
@@ -24,6 +23,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from giclee.scorer.dimension import NotUsable
+from giclee.scorer.remembered import Remembered
 
 TEXTS_MAX = 4096
 """Encoded texts kept: prompts repeat over the candidates of a request, alternatives over everything."""
@@ -48,7 +48,7 @@ class Clip:
         self._threads = threads
         self._turn = threading.Lock()
         self._texts: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._seen: dict[int, tuple[weakref.ref[np.ndarray], np.ndarray]] = {}
+        self._seen: Remembered[np.ndarray] = Remembered()
         self.embedded = 0
         """Pictures that went through the model."""
         self.scale = float(self._model.logit_scale.detach().exp())
@@ -56,12 +56,12 @@ class Clip:
     def pictures(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """(n, embedding) of length 1, from (height, width, 3) uint8 each; remembered while the picture lives."""
         with self._turn:
-            known = [self._seen.get(id(one)) for one in pixels]
+            known = [self._seen.of(one) for one in pixels]
             new = [one for one, row in zip(pixels, known, strict=True) if row is None]
             fresh = iter(self._encoded(new)) if new else iter(())
-            rows = [row[1] if row is not None else next(fresh) for row in known]
+            rows = [row if row is not None else next(fresh) for row in known]
             for one, row in zip(pixels, rows, strict=True):
-                self._remember(one, row)
+                self._seen.keep(one, row)
         return np.stack(rows)
 
     def _encoded(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
@@ -71,12 +71,6 @@ class Clip:
         with torch.inference_mode():
             found: np.ndarray = self._model.encode_image(batch, normalize=True).float().numpy()
         return found
-
-    def _remember(self, pixels: np.ndarray, row: np.ndarray) -> None:
-        """Until the array goes, unless it could be written to. What the decoder gives cannot."""
-        if not pixels.flags.writeable and id(pixels) not in self._seen:
-            key, seen = id(pixels), self._seen
-            self._seen[key] = (weakref.ref(pixels, lambda _: seen.pop(key, None) and None), row)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """(n, embedding) of length 1; what was encoded before is remembered."""

@@ -1,4 +1,4 @@
-"""What dimensions that need numpy only share: planes of a picture and how its neighbours differ. Pure."""
+"""Arithmetic that dimensions and detectors share: planes of a picture, how its neighbours differ. Numpy only, pure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ LONG_SIDE_MAX_PX = 1024
 def share(value: float) -> float:
     """Between 0 and 1."""
     return float(min(max(value, 0.0), 1.0))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities along the last axis."""
+    likely: np.ndarray = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    likely /= likely.sum(axis=-1, keepdims=True)
+    return likely
 
 
 def central(pixels: np.ndarray, side_max_px: int = LONG_SIDE_MAX_PX) -> np.ndarray:

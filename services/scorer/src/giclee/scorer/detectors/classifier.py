@@ -15,6 +15,7 @@ import numpy as np
 
 from giclee.scorer.detector import Vote, network, sha256_of, worst
 from giclee.scorer.dimension import Evaluator, NotUsable
+from giclee.scorer.pixels import softmax
 
 UNSAFE_LABELS = frozenset({"nsfw", "unsafe", "porn", "hentai", "sexy", "sexual", "explicit", "nude", "nudity", "naked"})
 SAFE_LABELS = frozenset({"sfw", "safe", "normal", "neutral", "drawing", "drawings"})
@@ -58,7 +59,7 @@ class Classifier:
 
     def _vote(self, pixels: np.ndarray) -> Vote:
         found = self._answer(pixels)
-        likely = found if self._told else np.exp(found - found.max()) / np.exp(found - found.max()).sum()
+        likely = found if self._told else softmax(found)
         return worst(dict(zip(self._labels, map(float, likely), strict=True)), self._weights)
 
     def _answer(self, pixels: np.ndarray) -> np.ndarray:

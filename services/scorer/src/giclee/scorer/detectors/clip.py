@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from giclee.scorer.detector import Vote
 from giclee.scorer.dimension import Evaluator, NotUsable
+from giclee.scorer.embedder import Embedder
+from giclee.scorer.pixels import softmax
 
 UNSAFE = (
     "a photo of a naked person",
@@ -33,18 +34,6 @@ HARMLESS = (
 )
 
 
-class Embedder(Protocol):
-    """Pictures and texts as rows of length 1, and how far apart they are told."""
-
-    name: str
-    scale: float
-    weights_sha256: str
-
-    def pictures(self, pixels: Sequence[np.ndarray]) -> np.ndarray: ...
-    def texts(self, texts: Sequence[str]) -> np.ndarray: ...
-    def reads(self, text: str) -> str | None: ...
-
-
 class ClipVote:
     """The probability of the unsafe captions among all. Errors: NotUsable when the model cannot read them."""
 
@@ -60,9 +49,7 @@ class ClipVote:
 
     def votes(self, pictures: Sequence[np.ndarray]) -> Sequence[Vote]:
         logits = self._embedder.scale * (self._embedder.pictures(pictures) @ self._captions.T)  # (n, captions)
-        likely = np.exp(logits - logits.max(axis=1, keepdims=True))
-        likely /= likely.sum(axis=1, keepdims=True)
-        return [_vote(row) for row in likely]
+        return [_vote(row) for row in softmax(logits)]
 
     def describe(self) -> Evaluator:
         captions = hashlib.sha256(repr((UNSAFE, HARMLESS)).encode()).hexdigest()[:6]

@@ -13,8 +13,6 @@ import hashlib
 import importlib.util
 import math
 import threading
-import weakref
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import numpy as np
 from giclee.scorer.boxes import Face, distinct
 from giclee.scorer.detector import Vote, network, worst
 from giclee.scorer.dimension import Evaluator, NotUsable
+from giclee.scorer.remembered import Remembered
 
 WEIGHTS_SHA256 = "c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f"
 VIEWS_VERSION = 2
@@ -37,8 +36,6 @@ STRIDE_SHARE = 0.8
 """Neighbouring tiles share a fifth, 128 px, so that what one cuts in two lies whole in the other."""
 TILES_MAX = 16
 """16 tiles take 1.3 s on one core; pictures that would need more get larger tiles, shrunk to the input."""
-KEPT = 64
-"""Pictures whose detections are remembered: safety and faces ask about one within a batch or so."""
 FACE_FLOOR = 0.1
 """Boxes that are hardly a face by the model's own word are not kept."""
 
@@ -87,7 +84,7 @@ class NudeNet:
         self._session = network(body, threads)
         self._input = self._session.get_inputs()[0].name
         self._lock = threading.Lock()
-        self._last: deque[tuple[weakref.ref[np.ndarray], Seen]] = deque(maxlen=KEPT)
+        self._known: Remembered[Seen] = Remembered()
 
     def votes(self, pictures: Sequence[np.ndarray]) -> Sequence[Vote]:
         return [worst(self.detect(pixels), WEIGHTS) for pixels in pictures]
@@ -114,14 +111,13 @@ class NudeNet:
     def _seen(self, pixels: np.ndarray) -> Seen:
         """Whoever asks second about a picture waits for the first and does not run it again."""
         with self._lock:
-            for known, seen in self._last:
-                if known() is pixels:
-                    return seen
+            if (known := self._known.of(pixels)) is not None:
+                return known
             views = views_of(*pixels.shape[:2])
             outputs = [self._output(pixels, view) for view in views]
             faces = [face for view, output in zip(views, outputs, strict=True) for face in _faces(output, view, pixels)]
             found = Seen(np.max([_scores(output) for output in outputs], axis=0), tuple(faces))
-            self._last.append((weakref.ref(pixels), found))
+            self._known.keep(pixels, found)
             return found
 
     def _output(self, pixels: np.ndarray, view: View) -> np.ndarray:

@@ -8,29 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 
 from giclee.scorer.dimension import Evaluator, Measured, Picture
+from giclee.scorer.embedder import Embedder
+from giclee.scorer.pixels import softmax
 from giclee.scorer.questions import QUESTIONS_MAX, Misplaced, Question, questions_of
 
 METHOD_VERSION = 2
 """Counts up whenever a prompt is taken apart in another way."""
 READ_MAX = 4096
 """Captions of which it is remembered whether the model reads them."""
-
-
-class Embedder(Protocol):
-    """Pictures and texts as rows of length 1, and how far apart they are told."""
-
-    name: str
-    scale: float
-    weights_sha256: str
-
-    def pictures(self, pixels: Sequence[np.ndarray]) -> np.ndarray: ...
-    def texts(self, texts: Sequence[str]) -> np.ndarray: ...
-    def reads(self, text: str) -> str | None: ...
 
 
 class Alignment:
@@ -77,8 +66,7 @@ class Alignment:
     def _first(self, seen: np.ndarray, question: Question) -> float:
         """The probability of the first caption among all."""
         logits = self._embedder.scale * (self._embedder.texts(question.captions) @ seen)  # (captions,)
-        likely = np.exp(logits - logits.max())
-        return float(likely[0] / likely.sum())
+        return float(softmax(logits)[0])
 
 
 def _nan_first(value: float) -> float:

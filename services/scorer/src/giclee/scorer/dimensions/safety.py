@@ -13,7 +13,7 @@ import numpy as np
 
 from giclee.scorer.detector import Detector, Vote
 from giclee.scorer.dimension import Evaluator, Measured, Picture
-from giclee.scorer.pixels import share
+from giclee.scorer.pixels import share, trouble
 
 ROUNDING = 1e-3
 """A risk that lies farther outside 0 to 1 is no risk but an error."""
@@ -28,7 +28,7 @@ class Safety:
 
     def measure(self, pictures: Sequence[Picture]) -> Sequence[Measured]:
         shown = [picture.pixels for picture in pictures]
-        strange = [_strange(pixels) for pixels in shown]
+        strange = [trouble(pixels) for pixels in shown]
         seen = [pixels for pixels, why in zip(shown, strange, strict=True) if why is None]
         votes = zip(*(_asked(detector, seen) for detector in self._detectors), strict=True)
         return [Measured(None, reason=why) if why is not None else self._together(next(votes)) for why in strange]
@@ -56,13 +56,6 @@ def _asked(detector: Detector, pictures: Sequence[np.ndarray]) -> Sequence[Vote]
     if len(found) != len(pictures):
         raise ValueError(f"{detector.describe().name} voted on {len(found)} of {len(pictures)} pictures")
     return found
-
-
-def _strange(pixels: np.ndarray) -> str | None:
-    """Why these are no pixels: a float array would silently come back empty."""
-    if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
-        return None
-    return f"not an RGB uint8 array but {pixels.dtype} {pixels.shape}"
 
 
 def _told(vote: Vote) -> str:
