@@ -86,6 +86,23 @@ async def test_two_crossing_locks_are_transient(pool: Pool) -> None:
             raise failed
 
 
+async def test_a_task_that_is_cancelled_on_a_dead_session_stays_cancelled(pool: Pool) -> None:
+    """Its rollback fails with the session; taken for an outage, it would be waited for, and the process never end."""
+    pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def in_a_transaction() -> None:
+        with database.translated():
+            async with pool.acquire() as connection, connection.transaction():
+                pid.set_result(await connection.fetchval("SELECT pg_backend_pid()"))
+                await asyncio.Event().wait()
+
+    working = asyncio.create_task(in_a_transaction())
+    assert await pool.fetchval("SELECT pg_terminate_backend($1)", await pid)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+
+
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresRunning]:
     with postgres_part() as running:

@@ -19,14 +19,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from confluent_kafka.admin import AdminClient
 
-from giclee.bus import outbox
+from giclee.bus import database, outbox
 from giclee.bus.database import Pool
 from giclee.bus.errors import Transient
 from giclee.bus.kafka import KafkaTransport
 from giclee.bus.kafka.numbered import KafkaNumberedWriter
 from giclee.bus.layers import codec
 from giclee.bus.outbox import PlainRelay, TransactionalRelay
-from giclee.bus.settings import KafkaSettings
+from giclee.bus.settings import DatabaseSettings, KafkaSettings
 from giclee.bus.transport import NUMBER
 from giclee.schemas import topics
 from giclee.schemas.events import CancelRequested, ImageApproved, RequestClosed
@@ -181,6 +181,27 @@ async def test_both_lanes_deliver_what_was_decided(line: Line) -> None:
     expected = [approved(request, asset), closed(request), cancelled(request)]
     assert Counter(what for _, what, _ in log) == Counter(str(event.event_id()) for event in expected)
     assert sorted(number for _, _, number in log) == [-1, 1, 2]
+
+
+@pytest.mark.parametrize(("kind", "event"), [(PlainRelay, cancelled), (TransactionalRelay, closed)])
+async def test_an_outage_is_not_held_against_the_next(
+    line: Line, kind: Any, event: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay that has worked since it last started over waits no longer than the first time."""
+    monkeypatch.setattr(outbox, "PAUSES_S", (0.05, 3600.0))
+    settings = DatabaseSettings(url=line.database_url, pool_max=2)
+    async with (
+        database.connect(settings, "relay") as pool,
+        line.running(kind(pool, SCHEMA, KafkaTransport(line.settings))),
+    ):
+        for _ in range(3):
+            await decide(line.pool, event(uuid.uuid4()))
+            await line.sent()
+            ended = await line.pool.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'giclee-relay'"
+                " AND datname = current_database()"
+            )
+            assert ended
 
 
 async def test_a_row_that_commits_late_with_a_lower_id_is_sent(line: Line) -> None:

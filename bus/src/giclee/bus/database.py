@@ -134,9 +134,14 @@ _SLOW = ("57014", "55P03")
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise what the database says as Transient or Poison; what is neither stays what it is: a bug of ours."""
+    """Raise what the database says as Transient or Poison; what is neither stays what it is: a bug of ours.
+
+    A task that is being cancelled stays so: what fails while it cleans up on a dead session is not an outage to
+    wait for, or it would go on for ever.
+    """
     try:
-        yield
+        with _still_cancelled():
+            yield
     except asyncpg.PostgresError as error:
         raise _in_our_words(error) or error from error
     except (asyncpg.InternalClientError, OSError, TimeoutError) as error:
@@ -149,6 +154,17 @@ def translated() -> Iterator[None]:
         raise
     except UnicodeEncodeError as error:
         raise Poison("text with a lone surrogate cannot be stored") from error
+
+
+@contextmanager
+def _still_cancelled() -> Iterator[None]:
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError from error
+        raise
 
 
 def _in_our_words(error: asyncpg.PostgresError) -> Exception | None:

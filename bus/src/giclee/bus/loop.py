@@ -33,7 +33,7 @@ POLL_MAX = 500
 BACKLOG_MIN = 1000
 """Records read ahead of the handlers: two polls, so that handlers never wait for one."""
 BACKLOG_MAX_BYTES = 32 * 1024 * 1024
-OUTAGE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+OUTAGE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 BEAT_MAX_AGE_S = 60.0
 
 log = telemetry.logger(__name__)

@@ -55,7 +55,8 @@ NEIGHBOURS = 1000
 STANDBY_S = 2.0
 SESSION_IDLE_MAX_S = 60
 """A relay's session that is silent for longer than any of its waits is ended by the server; its lock goes with it."""
-PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+PAUSES_S = (0.2, 0.5, 1.0, 2.0)
+"""Before starting over; a relay that has worked since begins with the first again."""
 GAUGES_EVERY_S = 10.0
 
 Encode = Callable[[Record], Awaitable[Record]]
@@ -127,6 +128,7 @@ class _Relay:
         self.lanes = tuple(lanes)
         self.trouble: str | None = None
         self._gauges_at = 0.0
+        self._failures = 0
 
     async def check(self) -> None:
         """For /readyz. Errors: Transient that says why nothing is sent."""
@@ -135,22 +137,23 @@ class _Relay:
 
     async def keep(self, turn: Callable[[Connection, asyncio.Event], Awaitable[None]]) -> None:
         """Give `turn` a connection and an event that notifications set, again and again, until cancelled."""
-        failures = 0
         while True:
             try:
                 with database.translated():
                     async with self.pool.acquire() as connection, _notified(connection, self.schema) as woken:
                         await turn(connection, woken)
-                failures = 0
             except (Transient, Fenced) as error:
                 self.trouble = str(error)
                 log.warning("the outbox relay starts over", schema=self.schema, lanes=self.lanes, error=str(error))
-                await asyncio.sleep(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
-                failures += 1
+                await asyncio.sleep(PAUSES_S[min(self._failures, len(PAUSES_S) - 1)])
+                self._failures += 1
+
+    def _works(self) -> None:
+        self.trouble, self._failures = None, 0
 
     async def rest(self, connection: Connection, woken: asyncio.Event) -> None:
         """Until there may be new rows."""
-        self.trouble = None
+        self._works()
         now = asyncio.get_running_loop().time()
         if now >= self._gauges_at:
             self._gauges_at = now + GAUGES_EVERY_S
@@ -177,6 +180,7 @@ class _Relay:
         return _sql(name, self.schema)
 
     def sent(self, rows: int) -> None:
+        self._works()
         telemetry.count("giclee_outbox_sent_total", rows, lane=self.lanes[0])
 
 
