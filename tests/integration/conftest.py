@@ -1,6 +1,6 @@
-"""The replay service as several files of tests want it: in this process, on a real database.
+"""The replay service and the publisher as several files of tests want them: in this process, on a real database.
 
-Its modules are imported where they are used: tests of models lie beside, and their environment has no such service.
+Their modules are imported where they are used: tests of models lie beside, and their environment has no services.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from tests.kit.ops import Ops
+    from tests.unit.publisher.desk import Desk
 
 
 @pytest.fixture
@@ -45,3 +46,12 @@ async def http(ops: Ops) -> AsyncIterator[httpx2.AsyncClient]:
 
     async with client(ops.app) as made:
         yield made
+
+
+@pytest.fixture
+async def publisher(database: str) -> AsyncIterator[Desk]:
+    """One replica of the publisher."""
+    from tests.unit.publisher.desk import desk
+
+    async with desk(database) as one:
+        yield one

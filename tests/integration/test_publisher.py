@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from itertools import permutations
 
@@ -22,12 +21,6 @@ from tests.unit.publisher.builders import Request
 from tests.unit.publisher.desk import PUBLIC_URL, Desk, desk, request
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-async def publisher(database: str) -> AsyncIterator[Desk]:
-    async with desk(database) as one:
-        yield one
 
 
 async def test_a_passing_image_becomes_an_asset_with_its_evidence(publisher: Desk) -> None:

@@ -9,29 +9,17 @@ from typing import Any
 import httpx2
 import pytest
 
-from giclee.publisher import api
 from giclee.schemas.events import ImageApproved, ImageRevoked
 from tests.unit.publisher.builders import Request
-from tests.unit.publisher.desk import Desk, desk, request
+from tests.unit.publisher.desk import KEY, Desk, client, request
 
 pytestmark = pytest.mark.real
-
-KEY = "a-key-of-at-least-16"
-
-
-@pytest.fixture
-async def publisher(database: str) -> AsyncIterator[Desk]:
-    async with desk(database) as one:
-        yield one
 
 
 @pytest.fixture
 async def http(publisher: Desk) -> AsyncIterator[httpx2.AsyncClient]:
-    app = api.application(publisher.store, publisher.blobs, api_key=KEY, link_s=60)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    headers = {"Authorization": f"Bearer {KEY}"}
-    async with httpx2.AsyncClient(transport=transport, base_url="http://assets", headers=headers) as client:
-        yield client
+    async with client(publisher) as made:
+        yield made
 
 
 async def approved(publisher: Desk, *, tenant: str = "default", label: str = "winter") -> ImageApproved:

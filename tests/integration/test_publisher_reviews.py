@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,12 +18,6 @@ from tests.unit.publisher.desk import Desk, desk, request
 
 pytestmark = pytest.mark.real
 TENANT = "default"
-
-
-@pytest.fixture
-async def publisher(database: str) -> AsyncIterator[Desk]:
-    async with desk(database) as one:
-        yield one
 
 
 async def doubted(publisher: Desk, count: int = 1, **asked: Any) -> Request:

@@ -9,30 +9,20 @@ from typing import Any
 import httpx2
 import pytest
 
-from giclee.publisher import api
 from giclee.schemas.parts import candidate_id
-from tests.integration.test_publisher_api import KEY, is_problem
+from tests.integration.test_publisher_api import is_problem
 from tests.integration.test_publisher_reviews import doubted, undone_time
 from tests.unit.publisher.builders import Request
-from tests.unit.publisher.desk import Desk, desk, request
+from tests.unit.publisher.desk import Desk, client, request
 
 pytestmark = pytest.mark.real
 MIRA, NOOR = {"X-Giclee-Actor": "mira"}, {"X-Giclee-Actor": "noor"}
 
 
 @pytest.fixture
-async def publisher(database: str) -> AsyncIterator[Desk]:
-    async with desk(database) as one:
-        yield one
-
-
-@pytest.fixture
 async def http(publisher: Desk) -> AsyncIterator[httpx2.AsyncClient]:
-    app = api.application(publisher.store, publisher.blobs, api_key=KEY, link_s=60)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    headers = {"Authorization": f"Bearer {KEY}"}
-    async with httpx2.AsyncClient(transport=transport, base_url="http://assets", headers=headers) as client:
-        yield client
+    async with client(publisher) as made:
+        yield made
 
 
 def where(asked: Request, index: int = 0) -> str:

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pytest
@@ -35,6 +34,7 @@ from giclee.scorer.judge import Judge
 from giclee.scorer.lane import Lane
 from giclee.scorer.remote import Endpoint, Remote
 from tests.kit.pictures import SCENE, file_of, hostile, mutated, odd_but_good, rendered
+from tests.kit.verdicts import Remembers
 
 EXAMPLE = Path(__file__).parents[2] / "schemas" / "examples" / "ImageGenerated.json"
 
@@ -54,19 +54,6 @@ class Says:
 
     def describe(self) -> Evaluator:
         return Evaluator("says", "1")
-
-
-class Remembers:
-    """The store in memory: the first verdict on a candidate's bytes counts."""
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[UUID, str], ImageScored] = {}
-
-    async def find(self, candidate_id: UUID, sha256: str) -> ImageScored | None:
-        return self.rows.get((candidate_id, sha256))
-
-    async def keep(self, scored: ImageScored) -> ImageScored:
-        return self.rows.setdefault((scored.candidate_id, scored.sha256), scored)
 
 
 @asynccontextmanager

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+import httpx2
 from pydantic import SecretStr
 
 from giclee.bus import database
 from giclee.bus.blobs import MemoryBlobs
 from giclee.bus.settings import DatabaseSettings
+from giclee.publisher import api
 from giclee.publisher.derive import deriving
 from giclee.publisher.handle import handle
 from giclee.publisher.seal import Sealer
@@ -29,6 +31,7 @@ from giclee.schemas.events import (
 from tests.unit.publisher.builders import Request, delivered, picture
 
 PUBLIC_URL = "https://giclee.example"
+KEY = "a-key-of-at-least-16"
 E = TypeVar("E", bound=Event)
 
 
@@ -110,3 +113,13 @@ async def desk(url: str, blobs: MemoryBlobs | None = None, *, pool_max: int = 4)
 def request(**asked: Any) -> Request:
     """A request that closes in three days, unless `closes_in_s` says otherwise."""
     return Request(closes_by=datetime.now(UTC) + timedelta(seconds=asked.pop("closes_in_s", 259_200)), **asked)
+
+
+@asynccontextmanager
+async def client(publisher: Desk) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of its API, with the key."""
+    app = api.application(publisher.store, publisher.blobs, api_key=KEY, link_s=60)
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with httpx2.AsyncClient(transport=transport, base_url="http://assets", headers=headers) as made:
+        yield made

@@ -10,7 +10,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from uuid import UUID
 
 import numpy as np
 import pytest
@@ -27,6 +26,7 @@ from giclee.scorer.gate import Gate
 from giclee.scorer.handle import Scorer
 from giclee.scorer.judge import Judge
 from giclee.scorer.lane import Lane
+from tests.kit.verdicts import Remembers
 
 EXAMPLE = Path(__file__).parents[3] / "schemas" / "examples" / "ImageGenerated.json"
 TYPE = "product-tile"
@@ -56,19 +56,6 @@ class Decodes:
 
     async def decode(self, body: bytes) -> Decoded | Refused:
         return self._answer
-
-
-class Remembers:
-    """The store in memory."""
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[UUID, str], ImageScored] = {}
-
-    async def find(self, candidate_id: UUID, sha256: str) -> ImageScored | None:
-        return self.rows.get((candidate_id, sha256))
-
-    async def keep(self, scored: ImageScored) -> ImageScored:
-        return self.rows.setdefault((scored.candidate_id, scored.sha256), scored)
 
 
 def raises(error: Exception) -> Answer:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from giclee.schemas.events import ImageScored
 from giclee.schemas.parts import ModelUsed, Score
-from tests.unit.scorer.test_faults import Remembers, generated, healthy, scorer
+from tests.kit.verdicts import Remembers
+from tests.unit.scorer.test_faults import generated, healthy, scorer
 
 
 class Doubts:
