@@ -7,22 +7,27 @@ that is wanted and takes the best of those that pass. The oracle says how many o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from tests.bench.shapes import PRICES_USD, Judged, Studio
-from tests.unit.publisher.simulation import Fate, Shop
+from tests.bench.shapes import PRICES_USD as PICTURE_USD
+from tests.bench.shapes import Judged, Studio
+from tests.unit.publisher.simulation import PRICES_USD, Fate, Shop
 
 SEED_FIRST = 3_300_000
 ORDERS = {1: 120, 4: 50, 16: 16, 60: 6}
 """Of each number of wanted images."""
 FIXED = 4
+DRAFT, FINAL = "shapes-draft", "shapes-final"
 RATIO_MAX = {1: 1.25, 4: 1.20, 16: 1.10, 60: 1.06}
 SAVING_MIN = 0.40
 
 Passes = Callable[[Judged], bool]
+Orders = Sequence[Sequence[Judged]]
+"""The pictures of each order's prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Came:
     right: int
     waves: int = 0
     complete: int = 0
+    usd: float = 0.0
 
     @property
     def each(self) -> float:
@@ -52,14 +58,21 @@ def most(wanted: int) -> int:
     return max(8, FIXED * wanted)
 
 
-def adaptive(shop: Shop, orders: Sequence[Sequence[Judged]], wanted: int, passes: Passes) -> Came:
-    """By the publisher's funnel."""
+def adaptive(shop: Shop, orders: Orders, wanted: int, passes: Passes, better: Orders | None = None) -> Came:
+    """By the publisher's funnel; drafts that would miss go on with pictures of `better`, where there are some."""
     fates: list[Fate] = []
-    right = 0
-    for pictures in orders:
-        images = ((passes(one), one.values["alignment"]) for one in pictures)
-        fates.append(shop.order(wanted, images, max_candidates=most(wanted)))
-        right += sum(pictures[index].right for index in fates[-1].chosen)
+    right, usd = 0, 0.0
+    for number, pictures in enumerate(orders):
+        of = {"draft": pictures} if better else {"final": pictures}
+        terms: dict[str, Any] = {"max_candidates": most(wanted)}
+        if better:
+            of["final"] = better[number]
+            terms |= {"quality": "draft", "escalation_usd": PRICES_USD["final"]}
+        streams = {name: [(passes(one), one.values["alignment"]) for one in some] for name, some in of.items()}
+        fates.append(fate := shop.order(wanted, *(iter(one) for one in streams.values()), **terms))
+        came = _by_index(fate.qualities, of)
+        right += sum(came[index].right for index in fate.chosen)
+        usd += sum(fate.of[name] * PICTURE_USD[some[0].model] for name, some in of.items())
     return Came(
         orders=len(orders),
         made=sum(fate.made for fate in fates),
@@ -67,10 +80,17 @@ def adaptive(shop: Shop, orders: Sequence[Sequence[Judged]], wanted: int, passes
         right=right,
         waves=sum(fate.waves for fate in fates),
         complete=sum(fate.ending == "approved" for fate in fates),
+        usd=usd,
     )
 
 
-def fixed(orders: Sequence[Sequence[Judged]], wanted: int, passes: Passes) -> Came:
+def _by_index(qualities: Sequence[str], of: Mapping[str, Sequence[Judged]]) -> list[Judged]:
+    """The picture of each candidate."""
+    streams = {name: iter(some) for name, some in of.items()}
+    return [next(streams[name]) for name in qualities]
+
+
+def fixed(orders: Orders, wanted: int, passes: Passes) -> Came:
     """By a funnel that makes FIXED for each that is wanted."""
     delivered = right = complete = 0
     for pictures in orders:
@@ -78,25 +98,38 @@ def fixed(orders: Sequence[Sequence[Judged]], wanted: int, passes: Passes) -> Ca
         best = sorted(passing, key=lambda one: -one.values["alignment"])[:wanted]
         delivered, right = delivered + len(best), right + sum(one.right for one in best)
         complete += len(best) == wanted
-    return Came(len(orders), FIXED * wanted * len(orders), delivered, right, complete=complete)
+    made = FIXED * wanted * len(orders)
+    return Came(len(orders), made, delivered, right, complete=complete, usd=made * PICTURE_USD[orders[0][0].model])
 
 
 def measure(studio: Studio, model: str, passes: Passes, share: float = 1.0) -> list[dict[str, object]]:
-    """One row for each number of wanted images."""
-    shop, rows, first = Shop(0.0, seed=0), [], SEED_FIRST
+    """One row for each number of wanted images; of drafts, beside it one of orders that go on with the final."""
+    shop, on_shop, rows, first = Shop(0.0, seed=0), Shop(0.0, seed=0), [], SEED_FIRST
     for wanted, most_orders in ORDERS.items():
         count = max(2, round(most_orders * share))
-        flat = studio.judged(model, range(first, first + count), most(wanted))
-        orders = [flat[at : at + most(wanted)] for at in range(0, len(flat), most(wanted))]
-        first += most_orders
+        orders = _orders(studio, model, range(first, first + count), wanted)
         rows.append(_row(model, wanted, orders, shop, passes))
+        if model == DRAFT:
+            finals = _orders(studio, FINAL, range(first, first + count), wanted)
+            rows[-1]["going_on"] = _going_on(wanted, orders, finals, on_shop, passes)
+        first += most_orders
     return rows
 
 
-def _row(model: str, wanted: int, orders: Sequence[Sequence[Judged]], shop: Shop, passes: Passes) -> dict[str, object]:
+def _orders(studio: Studio, model: str, seeds: range, wanted: int) -> Orders:
+    flat = studio.judged(model, seeds, most(wanted))
+    return [flat[at : at + most(wanted)] for at in range(0, len(flat), most(wanted))]
+
+
+def _going_on(wanted: int, drafts: Orders, finals: Orders, shop: Shop, passes: Passes) -> dict[str, object]:
+    ours = adaptive(shop, drafts, wanted, passes, finals)
+    return {"images_each": ours.each, "usd_each": ours.usd / ours.delivered, "complete": ours.complete,
+            "quality": ours.quality, "waves_each": ours.waves / ours.orders}  # fmt: skip
+
+
+def _row(model: str, wanted: int, orders: Orders, shop: Shop, passes: Passes) -> dict[str, object]:
     rates = np.array([np.mean([passes(one) for one in pictures]) for pictures in orders])
     ours, four = adaptive(shop, orders, wanted, passes), fixed(orders, wanted, passes)
-    price = PRICES_USD[model]
     return {
         "model": model,
         "wanted": wanted,
@@ -108,13 +141,13 @@ def _row(model: str, wanted: int, orders: Sequence[Sequence[Judged]], shop: Shop
         "waves_each": ours.waves / ours.orders,
         "complete": ours.complete,
         "quality": ours.quality,
-        "usd_each": ours.each * price,
+        "usd_each": ours.usd / ours.delivered,
         "fixed_images_each": four.each,
         "fixed_complete": four.complete,
         "fixed_quality": four.quality,
-        "fixed_usd_each": four.each * price,
+        "fixed_usd_each": four.usd / four.delivered,
         "saved_images": 1 - ours.made / four.made,
-        "saved_usd_order": (four.made - ours.made) * price / ours.orders,
+        "saved_usd_order": (four.usd - ours.usd) / ours.orders,
         "saved_each": 1 - ours.each / four.each,
         "prompts_without_a_passer": int((rates == 0).sum()),
     }

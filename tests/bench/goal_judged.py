@@ -103,6 +103,14 @@ def yields(*, quick: bool) -> Result:
                 f"{one['waves_each']:.2f} waves",
             met=one["ratio_to_1/p"] <= one["ratio_max"])
         for one in found
+    ] + [
+        Row(goal="G14", says=f"{one['model']} going on with the final, {one['wanted']} wanted: an approved one",
+            unit="mUSD", ours=[1000 * one["going_on"]["usd_each"]], bare=[1000 * one["fixed_usd_each"]],
+            ratio=one["fixed_usd_each"] / one["going_on"]["usd_each"],
+            aim=f"{one['going_on']['images_each']:.2f} images, {one['going_on']['waves_each']:.2f} waves; complete "
+                f"{one['going_on']['complete']} of {one['orders']} orders for {one['fixed_complete']}; right "
+                f"{one['going_on']['quality']:.3f} for {one['fixed_quality']:.3f}")
+        for one in found if "going_on" in one
     ]  # fmt: skip
     said = (
         f"{PICTURES}Ours: the publisher's funnel over orders of one prompt each, with the built-in gate, a cap of "
@@ -121,8 +129,8 @@ def yields(*, quick: bool) -> Result:
     )  # fmt: skip
     costs = (
         f"Prompts of which no picture at all passed: {without or 'none'}. Their orders end at the cap, and an order "
-        "has one prompt, so that 1/p over all prompts is out of reach there; the line's answer, to go on with the "
-        "final, is not in these figures."
+        "has one prompt, so that 1/p over all prompts is out of reach there. The line's answer is to go on with the "
+        "final: the last rows, whose baseline is four drafts for each that is wanted."
     )
     return Result(goal="G14", title="What an approved image takes", sides=said, rows=rows, costs=costs,
                   load=f"{before} before, {load()} after")  # fmt: skip

@@ -11,9 +11,10 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
+from typing import Any
 
 from giclee.publisher.belief import Belief
 from giclee.publisher.funnel import decide
@@ -27,19 +28,31 @@ AT_ONCE = 8
 """Images that a worker makes together."""
 ROUND_S = 2.0
 """From the first of them begun to the last of them judged."""
-MODEL = "stub@1"
+MODELS = {"draft": "quick@1", "final": "stub@1"}
+PRICES_USD = {"draft": Decimal("0.0002"), "final": Decimal("0.0008")}
+Images = Iterator[tuple[bool, float]]
+"""Of each image, whether it passes, and what it is worth among those that do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What an order came to: images made, images approved, waves asked for, seconds, indices of what was chosen."""
+    """What an order came to: images made by quality and in all, images approved, waves asked for, seconds.
 
-    made: int
+    `chosen`: the indices of what was approved.
+    """
+
+    of: Mapping[str, int]
     approved: int
     waves: int
     seconds: float
     ending: str
     chosen: tuple[int, ...] = ()
+    qualities: tuple[str, ...] = ()
+    """Of each index."""
+
+    @property
+    def made(self) -> int:
+        return sum(self.of.values())
 
 
 class Shop:
@@ -55,29 +68,32 @@ class Shop:
         kinds = {kind for kind, _ in self.counts}
         return beliefs_of((kind, (self.counts[kind, True], self.counts[kind, False])) for kind in kinds)
 
-    def coins(self) -> Iterator[tuple[bool, float]]:
-        """Whether an image passes, and what it is worth among those that do."""
+    def coins(self) -> Images:
+        """By the shop's pass rate."""
         while True:
             yield self.dice.random() < self.pass_rate, self.dice.random()
 
-    def order(self, wanted: int, images: Iterator[tuple[bool, float]] | None = None, /, **asked: object) -> Fate:
-        """One order from clearance to closing. `images`: what its candidates come to, else coins are thrown."""
-        images = images or self.coins()
-        values = {"max_candidates": 400, "first_wave": wanted, "closes_by": START + timedelta(hours=72), **asked}
-        verdict = Verdict(cleared=True, wanted=wanted, at=START, limit_usd=Decimal("0.0008"), **values)  # type: ignore[arg-type]
+    def order(self, wanted: int, images: Images | None = None, better: Images | None = None, /, **asked: Any) -> Fate:
+        """One order from clearance to closing. `images`: what its candidates come to, else coins are thrown; `better`:
+        what those of a draft's order come to from where it goes on with final."""
+        from_ = {"draft": images or self.coins(), "final": better or images or self.coins()}
+        values = {"max_candidates": 400, "first_wave": wanted, "closes_by": START + timedelta(hours=72),
+                  "quality": "final", **asked}  # fmt: skip
+        verdict = Verdict(cleared=True, wanted=wanted, at=START, limit_usd=PRICES_USD[values["quality"]], **values)
         outlook = Outlook(self.pace, self.beliefs)
-        waves = [_wave(0, 0, verdict.first_wave, START)]
+        waves = [_wave(0, 0, verdict.first_wave, verdict.limit_usd, START, verdict.quality)]
+        qualities = [verdict.quality] * verdict.first_wave
         outcomes: dict[int, Outcome] = {}
         scores: dict[tuple[int, str], Scored] = {}
         seals: dict[int, float] = {}
-        now, asked_for, made = START, verdict.first_wave, 0
+        now = START
         while True:
-            judged = range(len(outcomes), min(len(outcomes) + AT_ONCE, asked_for))
-            made = min(asked_for, judged.stop + AT_ONCE)
+            judged = range(len(outcomes), min(len(outcomes) + AT_ONCE, len(qualities)))
+            made = Counter(qualities[: judged.stop + AT_ONCE])
             now += timedelta(seconds=ROUND_S)
             for index in judged:
-                passes, worth = next(images)
-                outcomes[index] = Outcome(candidate_id=_ID, hop=0, image=_image(index), model=MODEL)
+                passes, worth = next(from_[qualities[index]])
+                outcomes[index] = Outcome(candidate_id=_ID, hop=0, image=_image(index), model=MODELS[qualities[index]])
                 scores[index, _image(index).sha256] = Scored(passes, worth, () if passes else ("alignment",))
                 if passes:
                     seals[index] = worth
@@ -87,11 +103,11 @@ class Shop:
             if decision.ending:
                 self._learn(order)
                 seconds = (now - START).total_seconds()
-                chosen = decision.approve
-                return Fate(made, len(chosen), len(waves), seconds, decision.ending, chosen)
-            if decision.ask:
-                waves.append(_wave(decision.ask.number, decision.ask.first, decision.ask.count, now))
-                asked_for += decision.ask.count
+                return Fate(made, len(decision.approve), len(waves), seconds, decision.ending, decision.approve,
+                            tuple(qualities))  # fmt: skip
+            if ask := decision.ask:
+                waves.append(_wave(ask.number, ask.first, ask.count, ask.limit_usd, now, ask.quality))
+                qualities += [ask.quality] * ask.count
 
     def _learn(self, order: Order) -> None:
         self.rates.note(order)
@@ -112,5 +128,6 @@ def _image(index: int) -> BlobRef:
     return _IMAGES[index]
 
 
-def _wave(number: int, first: int, count: int, at: object) -> Wave:
-    return Wave(number=number, first=first, count=count, limit_usd=Decimal("0.0008"), asked_at=at, last_asked_at=at)  # type: ignore[arg-type]
+def _wave(number: int, first: int, count: int, limit_usd: Decimal, at: datetime, quality: str) -> Wave:
+    return Wave(number=number, first=first, count=count, limit_usd=limit_usd, asked_at=at, last_asked_at=at,
+                quality=quality)  # fmt: skip

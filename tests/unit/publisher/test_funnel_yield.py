@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from giclee.publisher.belief import ENOUGH_CHANCE, Belief
 from giclee.publisher.standing import Pace
 from tests.unit.publisher.builders import START
-from tests.unit.publisher.simulation import Fate, Shop
+from tests.unit.publisher.simulation import PRICES_USD, Fate, Images, Shop
 
 ORDERS = {1: 2000, 4: 900, 16: 300, 60: 134}
 """Of each number of wanted images, for each of three pass rates."""
@@ -59,6 +60,25 @@ def test_the_nearer_the_deadline_the_larger_the_waves() -> None:
     fates = [shop.order(8, closes_by=soon) for _ in range(200)]
 
     assert sum(fate.ending == "approved" for fate in fates) >= 180
+
+
+def test_a_draft_that_would_miss_goes_on_with_final() -> None:
+    """Of prompts that drafts cannot draw, orders are completed by finals, and drafts are given up early."""
+    shop, chance = Shop(0.9, seed=5), random.Random(6)
+
+    def hopeless() -> Images:
+        while True:
+            yield chance.random() < 0.02, chance.random()
+
+    asked = {"quality": "draft", "escalation_usd": PRICES_USD["final"], "max_candidates": 16}
+    for _ in range(20):
+        shop.order(4)  # what finals come to is known
+    fates = [shop.order(4, hopeless(), shop.coins(), **asked) for _ in range(100)]
+
+    assert sum(fate.ending == "approved" for fate in fates) >= 95
+    assert sum(fate.of["draft"] for fate in fates[50:]) <= 10 * 50  # of 16 that the cap allows
+    alone = [shop.order(4, hopeless(), **{**asked, "escalation_usd": None}) for _ in range(100)]
+    assert sum(fate.ending == "approved" for fate in alone) <= 5
 
 
 def test_without_surplus_a_wave_is_what_is_missing() -> None:
