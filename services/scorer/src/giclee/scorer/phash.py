@@ -23,7 +23,8 @@ CLEARLY = 0.2
 def fingerprint(pixels: np.ndarray) -> str:
     """Of (height, width, 3) uint8."""
     waves = _cosines()
-    low = np.stack([waves @ _shrunk(pixels[:, :, at].astype(np.float32)) @ waves.T for at in range(3)])  # (3, 16, 16)
+    planes: np.ndarray = pixels.transpose(2, 0, 1).astype(np.float32)  # (3, height, width)
+    low = waves @ _shrunk(planes) @ waves.T  # (3, 16, 16)
     low[:, 0, 0] = 0.0  # the means: light alone is no difference
     bits = low > CLEARLY * np.sqrt((low**2).mean())
     return np.packbits(bits.ravel()).tobytes().hex()
@@ -34,26 +35,29 @@ def distance(one: str, other: str) -> int:
     return (int(one, 16) ^ int(other, 16)).bit_count()
 
 
-def _shrunk(plane: np.ndarray) -> np.ndarray:
-    """(SIDE_PX, SIDE_PX) means of areas."""
-    return _means(_means(plane).T).T
+def _shrunk(planes: np.ndarray) -> np.ndarray:
+    """(3, SIDE_PX, SIDE_PX) means of areas."""
+    return _means(_means(planes).swapaxes(1, 2)).swapaxes(1, 2)
 
 
-def _means(plane: np.ndarray) -> np.ndarray:
-    """(SIDE_PX, width): means of runs of rows, each row counted once; of small pictures, rows in between."""
-    height = plane.shape[0]
+def _means(planes: np.ndarray) -> np.ndarray:
+    """(3, SIDE_PX, width): means of runs of rows, each row counted once; of small pictures, rows in between."""
+    height = planes.shape[1]
+    if height % SIDE_PX == 0:  # the usual sizes: whole runs
+        whole: np.ndarray = planes.reshape(3, SIDE_PX, height // SIDE_PX, -1).mean(axis=2)
+        return whole
     if height < SIDE_PX:
         at = np.clip((np.arange(SIDE_PX) + 0.5) * height / SIDE_PX - 0.5, 0, height - 1)
         below = np.minimum(at.astype(int), max(height - 2, 0))
         part = (at - below)[:, None]
-        between: np.ndarray = plane[below] * (1 - part) + plane[np.minimum(below + 1, height - 1)] * part
+        between: np.ndarray = planes[:, below] * (1 - part) + planes[:, np.minimum(below + 1, height - 1)] * part
         return between
     if height < FINE_PX:
-        plane = plane.repeat(-(-FINE_PX // height), axis=0)
-        height = plane.shape[0]
+        planes = planes.repeat(-(-FINE_PX // height), axis=1)
+        height = planes.shape[1]
     starts = np.arange(SIDE_PX) * height // SIDE_PX
     counts: np.ndarray = np.diff(np.append(starts, height))[:, None]
-    means: np.ndarray = np.add.reduceat(plane, starts, axis=0) / counts
+    means: np.ndarray = np.add.reduceat(planes, starts, axis=1) / counts
     return means
 
 
