@@ -1,4 +1,4 @@
-"""`giclee config check`: what every service would say of the operator's file, at once."""
+"""`giclee config`: what every service would say of the operator's file, at once, and what is then in force."""
 
 from __future__ import annotations
 
@@ -78,3 +78,26 @@ def test_without_a_file_it_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch)
     """Exit 2."""
     monkeypatch.delenv("GICLEE_CONFIG", raising=False)
     assert CliRunner().invoke(app, ["config", "check"]).exit_code == 2
+
+
+def test_show_is_the_built_in_tables_under_the_file(tmp_path: Path) -> None:
+    """Rows of the file stand where they count: before the gate's rows for all asset types, among the asset types."""
+    path = tmp_path / "giclee.toml"
+    path.write_text(GOOD)
+    shown = json.loads(CliRunner().invoke(app, ["config", "show", str(path), "--json"]).stdout)
+    assert list(shown) == ["models", "gate", "reference", "evaluator", "asset-type"]
+    assert {"dimension": "brand", "asset_type": "square", "pass_at": 0.5, "doubt_at": 0.2} in shown["gate"]
+    assert "alignment" in {row["dimension"] for row in shown["gate"]}
+    assert {"square", "product-tile"} <= {row["name"] for row in shown["asset-type"]}
+    assert [row["name"] for row in shown["evaluator"]] == ["brand"]
+    one = CliRunner().invoke(app, ["config", "show", str(path), "--table", "gate"])
+    assert (one.exit_code, "brand" in one.stdout, "[[models]]" in one.stdout) == (0, True, False)
+
+
+def test_show_refuses_a_file_that_would_not_start_and_a_table_that_is_none(tmp_path: Path) -> None:
+    """The same errors as check, exit 1; a table nobody has, exit 2."""
+    path = tmp_path / "giclee.toml"
+    path.write_text(BAD)
+    done = CliRunner().invoke(app, ["config", "show", str(path)])
+    assert (done.exit_code, "/asset-type/0/wanted_max" in done.stdout) == (1, True)
+    assert CliRunner().invoke(app, ["config", "show", "--table", "prices"]).exit_code == 2

@@ -1,54 +1,101 @@
-"""`giclee config`: the operator's file, checked as every service would check it, before any is started."""
+"""`giclee config`: the operator's file, read as every service would read it, before any is started."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from giclee.cli.offline import answer_of
 from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
-from giclee.schemas.config import TABLES, rows_of, wrong_with
-from giclee.schemas.models import Model
+from giclee.schemas import models
+from giclee.schemas.config import TABLES, told
 
 app = typer.Typer(no_args_is_help=True, help="The file named by GICLEE_CONFIG.")
 
 READERS = ("giclee.policy.asset_types", "giclee.scorer.configured")
-"""Whose tables only they can read; each prints what is wrong with them."""
+"""Whose tables only they can read; each prints what is wrong with them and what is in force."""
 
 File = Annotated[Path | None, typer.Argument(help="Absent: the file named by GICLEE_CONFIG.")]
+Only = Annotated[str | None, typer.Option("--table", help=f"Only this one of {', '.join(TABLES)}.")]
 
 
 @app.command()
 def check(file: File = None, json_: AsJson = False) -> None:
     """Every error of every table, at once; exit 1 when there is one. Secrets are looked at when the scorer starts."""
-    path = str(file) if file is not None else os.environ.get("GICLEE_CONFIG")
-    if not path:
+    path = _path(file)
+    if path is None:
         fail("GICLEE_CONFIG is not set: name a file", USAGE)
-    wrong = wrong_with(lambda: rows_of(path, "models", Model))
-    for reader in READERS:
-        wrong += [one for one in _asked(reader, path) if one not in wrong]
+    wrong, _ = _read(path)
     if json_:
         show_json(wrong)
     elif wrong:
-        show(wrong, as_json=False, columns=("pointer", "detail"))
+        _show_wrong(wrong)
     else:
         tell(f"{path}: no errors ({', '.join(TABLES)})")
     raise typer.Exit(BAD if wrong else 0)
 
 
-def _asked(reader: str, path: str) -> list[dict[str, str]]:
-    """What a service's own code says, in a process of its own: the command line imports no service."""
-    done = subprocess.run(
-        [sys.executable, "-m", reader], capture_output=True, text=True, env={**os.environ, "GICLEE_CONFIG": path},
-        check=False,
-    )  # fmt: skip
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        fail(f"{reader} did not answer: {last[0]}", BAD)
-    found: list[dict[str, str]] = json.loads(done.stdout)
-    return found
+@app.command("show")
+def show_all(file: File = None, table: Only = None, json_: AsJson = False) -> None:
+    """The tables as they are in force at start: built in, with the file over them. What was set since is not in it."""
+    if table is not None and table not in TABLES:
+        fail(f"there is no table {table}; there are: {', '.join(TABLES)}", USAGE)
+    wrong, rows = _read(_path(file))
+    if wrong:
+        _show_wrong(wrong)
+        raise typer.Exit(BAD)
+    chosen = {name: rows[name] for name in TABLES if table in (None, name)}
+    if json_:
+        show_json(chosen)
+        return
+    for name, listed in chosen.items():
+        typer.echo(f"[[{name}]]")
+        columns = list(dict.fromkeys(field for row in listed for field in row))
+        show([_short(row) for row in listed], as_json=False, columns=columns, empty="none")
+        typer.echo("")
+
+
+def _path(file: Path | None) -> str | None:
+    return str(file) if file is not None else os.environ.get("GICLEE_CONFIG")
+
+
+def _read(path: str | None) -> tuple[list[dict[str, str]], dict[str, list[dict[str, Any]]]]:
+    """What is wrong, each once, and the rows of every table."""
+    wrong: list[dict[str, str]] = []
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for ask in (_models(path), *(_of(reader, path) for reader in READERS)):
+        answer = ask()
+        wrong += [one for one in answer["wrong"] if one not in wrong]
+        rows |= answer["rows"]
+    return wrong, rows
+
+
+def _models(path: str | None) -> Callable[[], dict[str, Any]]:
+    def rows() -> dict[str, list[dict[str, Any]]]:
+        found, _ = models.load(path, models.builtin(Path(os.environ.get("GICLEE_MODELS_DIR", "models"))))
+        return {"models": [row.model_dump(mode="json") for row in found.values()]}
+
+    return lambda: told(rows)
+
+
+def _of(reader: str, path: str | None) -> Callable[[], dict[str, Any]]:
+    return lambda: answer_of(reader, "", {}, GICLEE_CONFIG=path or "")
+
+
+def _show_wrong(wrong: list[dict[str, str]]) -> None:
+    show(wrong, as_json=False, columns=("pointer", "detail"))
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as a line: lists as their items, long ones as their number."""
+    return {name: _item(value) for name, value in row.items()}
+
+
+def _item(value: Any) -> Any:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) if len(value) <= 4 else f"{len(value)} values"
+    return " ".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, dict) else value

@@ -11,13 +11,14 @@ from typing import Any
 from giclee.cli.output import BAD, fail
 
 
-def answer_of(module: str, verb: str, asked: dict[str, Any]) -> dict[str, Any]:
+def answer_of(module: str, verb: str, asked: dict[str, Any], **settings: str) -> dict[str, Any]:
     """What `python -m <module> <verb>` makes of one JSON object. Fails with the last line of what it says."""
     done = subprocess.run(
-        [sys.executable, "-m", module, verb],
-        input=json.dumps(asked), capture_output=True, text=True, env=dict(os.environ), check=False,
+        [sys.executable, "-m", module, *([verb] if verb else [])],
+        input=json.dumps(asked), capture_output=True, text=True, env={**os.environ, **settings}, check=False,
     )  # fmt: skip
     if done.returncode:
-        fail(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the scorer did not answer", BAD)
+        last = done.stderr.strip().splitlines()[-1:] or [f"{module} did not answer"]
+        fail(last[0], BAD)
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -19,13 +19,13 @@ Row = TypeVar("Row", bound=BaseModel)
 Parsed = TypeVar("Parsed")
 
 
-def wrong_with(load: Callable[[], object]) -> list[dict[str, str]]:
-    """What a reader of the file refuses, as `giclee config check` shows it; empty when it loads."""
+def told(load: Callable[[], dict[str, list[dict[str, Any]]]]) -> dict[str, Any]:
+    """What `giclee config` shows of a reader: `{wrong: [{pointer, detail}], rows: {table: [row]}}`, its tables as they
+    are in force when nothing is wrong."""
     try:
-        load()
+        return {"wrong": [], "rows": load()}
     except InvalidInput as error:
-        return [{"pointer": one.pointer, "detail": one.detail} for one in error.errors]
-    return []
+        return {"wrong": [{"pointer": one.pointer, "detail": one.detail} for one in error.errors], "rows": {}}
 
 
 def rows_of(path: str | Path | None, table: str, row: type[Row]) -> list[Row]:

@@ -129,5 +129,10 @@ def _parsed(values: Any) -> tuple[str, AssetType]:
     return name, _ROW.validate_python({**asdict(TABLE.get(name, TABLE[NEW])), **said})
 
 
+def _rows() -> dict[str, list[dict[str, Any]]]:
+    table = load(os.environ.get("GICLEE_CONFIG"))
+    return {"asset-type": [{"name": name, **_ROW.dump_python(row, mode="json")} for name, row in table.items()]}
+
+
 if __name__ == "__main__":
-    json.dump(config.wrong_with(lambda: load(os.environ.get("GICLEE_CONFIG"))), sys.stdout)
+    json.dump(config.told(_rows), sys.stdout)

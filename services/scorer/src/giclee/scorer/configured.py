@@ -1,7 +1,7 @@
 """What the operator's file says to the scorer, evaluators, gate and reference rows, checked together: whatever a gate
 row requires is measured, of that asset type.
 
-`python -m giclee.scorer.configured` prints what is wrong; `giclee config check` starts it.
+`python -m giclee.scorer.configured` prints what is wrong and what is in force; `giclee config` starts it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from giclee.schemas.config import rows_of, wrong_with
+from giclee.schemas.config import rows_of, told
 from giclee.schemas.gates import GateRow
 from giclee.schemas.strict import FieldError, InvalidInput
 from giclee.scorer import dimensions, evaluators
+from giclee.scorer.gate import TABLE, overlaid
 from giclee.scorer.reference import ReferenceRow
 
 Measured = Mapping[str, frozenset[str] | None]
@@ -95,5 +96,11 @@ def trouble(row: GateRow, measured: Measured) -> str | None:
     return f"{row.dimension} is measured of {names} only, {asked}; set asset_type to one of them"
 
 
+def _told() -> dict[str, list[dict[str, Any]]]:
+    own = read(os.environ.get("GICLEE_CONFIG"))
+    tables = {"evaluator": own.evaluators, "gate": overlaid(TABLE, own.gate), "reference": own.reference}
+    return {name: [row.model_dump(mode="json", exclude_none=True) for row in rows] for name, rows in tables.items()}
+
+
 if __name__ == "__main__":
-    json.dump(wrong_with(lambda: read(os.environ.get("GICLEE_CONFIG"))), sys.stdout)
+    json.dump(told(_told), sys.stdout)
