@@ -240,4 +240,4 @@ def test_the_file_is_checked_from_outside_without_models(tmp_path: Path) -> None
         [sys.executable, "-m", "giclee.scorer.configured"], capture_output=True, text=True, timeout=60, check=True,
         env={**os.environ, "GICLEE_CONFIG": path},
     )  # fmt: skip
-    assert [one["pointer"] for one in json.loads(done.stdout)] == ["/evaluator/0/kind"]
+    assert [one["pointer"] for one in json.loads(done.stdout)["wrong"]] == ["/evaluator/0/kind"]
