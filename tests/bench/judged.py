@@ -1,7 +1,8 @@
 """G12, G13 and G14 on pictures that the demo models really drew; truth is the pixel oracle, never part of the scorer.
 
-`python -m tests.bench.judged --only g12,g13,g14` in `.venv-gpu`, from the checkout; nothing has to run. Pictures are
-drawn from fixed seeds that nothing was trained on or chosen by, and kept under `.giclee/bench`. One JSON line a figure.
+`PYTHONPATH=services/publisher/src python -m tests.bench.judged --only g12,g13,g14` in `.venv-gpu`, from the checkout;
+nothing has to run. Pictures are drawn from fixed seeds that nothing was trained on or chosen by, and kept under
+`.giclee/bench`. One JSON line a figure.
 """
 
 from __future__ import annotations
