@@ -6,7 +6,7 @@ question that the model cannot read, and a prompt that asks too many, make the m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,8 @@ from giclee.scorer.questions import QUESTIONS_MAX, Misplaced, Question, question
 
 METHOD_VERSION = 2
 """Counts up whenever a prompt is taken apart in another way."""
+Known = Mapping[str, np.ndarray]
+"""Captions as the model sees them, (embedding,) each."""
 READ_MAX = 4096
 """Captions of which it is remembered whether the model reads them."""
 
@@ -31,7 +33,10 @@ class Alignment:
 
     def measure(self, pictures: Sequence[Picture]) -> Sequence[Measured]:
         seen = self._embedder.pictures([picture.pixels for picture in pictures])  # (n, embedding)
-        return [self._one(row, picture) for row, picture in zip(seen, pictures, strict=True)]
+        asked = [_asked(picture) for picture in pictures]
+        captions = list(dict.fromkeys(_captions(asked)))  # of all pictures: to encode many texts takes little longer
+        known = dict(zip(captions, self._embedder.texts(captions), strict=True)) if captions else {}
+        return [self._one(row, questions, known) for row, questions in zip(seen, asked, strict=True)]
 
     def describe(self) -> Evaluator:
         return Evaluator(
@@ -40,15 +45,13 @@ class Alignment:
             blind_to="what the model has no words for; numbers over a few; which of two things an attribute belongs to",
         )
 
-    def _one(self, seen: np.ndarray, picture: Picture) -> Measured:
-        try:
-            questions = questions_of(picture.prompt, picture.slots)
-        except Misplaced as error:
-            return Measured(None, certain=False, reason=str(error)[:200])
+    def _one(self, seen: np.ndarray, questions: Sequence[Question] | Misplaced, known: Known) -> Measured:
+        if isinstance(questions, Misplaced):
+            return Measured(None, certain=False, reason=str(questions)[:200])
         if not questions:
             return Measured(None, reason="the prompt asks for nothing that can be compared")
         asked = questions[:QUESTIONS_MAX]
-        values = [self._first(seen, question) for question in asked]
+        values = [self._first(seen, np.stack([known[caption] for caption in one.captions])) for one in asked]
         value, weakest = min(zip(values, asked, strict=True), key=lambda pair: _nan_first(pair[0]))
         unread = self._unread(questions)
         return Measured(value, certain=unread is None, reason=(unread or f"{weakest.name}: {value:.2f}")[:200])
@@ -63,10 +66,23 @@ class Alignment:
                     return f"the model cannot judge {question.name}: {why}"
         return None
 
-    def _first(self, seen: np.ndarray, question: Question) -> float:
-        """The probability of the first caption among all."""
-        logits = self._embedder.scale * (self._embedder.texts(question.captions) @ seen)  # (captions,)
-        return float(softmax(logits)[0])
+    def _first(self, seen: np.ndarray, captions: np.ndarray) -> float:
+        """The probability of the first caption among all, (captions, embedding)."""
+        return float(softmax(self._embedder.scale * (captions @ seen))[0])
+
+
+def _asked(picture: Picture) -> Sequence[Question] | Misplaced:
+    """Everything its prompt asks, or why that cannot be said."""
+    try:
+        return questions_of(picture.prompt, picture.slots)
+    except Misplaced as error:
+        return error
+
+
+def _captions(asked: Sequence[Sequence[Question] | Misplaced]) -> Iterator[str]:
+    for questions in asked:
+        if not isinstance(questions, Misplaced):
+            yield from (caption for one in questions[:QUESTIONS_MAX] for caption in one.captions)
 
 
 def _nan_first(value: float) -> float:
