@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from giclee.scorer.dimension import Evaluator, Measured, Picture
-from giclee.scorer.lane import Lane, Stuck
+from giclee.scorer.lane import Lane, Stuck, run_together
 from tests.kit.wait import until
 
 
@@ -96,6 +96,38 @@ async def test_a_measurement_that_hangs_is_said_and_ends_the_lane() -> None:
     running = asyncio.create_task(lane.run())
     with pytest.raises(Stuck):
         await lane.measure(picture("x"))
+    await until(running.done)
+    assert isinstance(running.exception(), Stuck)
+    go.set()
+
+
+async def test_lanes_that_share_a_thread_fail_alone() -> None:
+    """One breaks on every picture, the others' answers count; each was asked once with all that waited."""
+
+    def broken(one: Picture) -> float:
+        raise RuntimeError("boom")
+
+    told = {name: Told(answer) for name, answer in (("a", lambda _: 1.0), ("b", broken), ("c", lambda _: 3.0))}
+    lanes = [Lane(name, dimension) for name, dimension in told.items()]
+    asked = [asyncio.create_task(lane.measure(picture(str(at)))) for at in range(2) for lane in lanes]
+    await asyncio.sleep(0)
+    running = asyncio.create_task(run_together(lanes))
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert [one.value if isinstance(one, Measured) else str(one) for one in found] == [1.0, "boom", 3.0] * 2
+    assert [told[name].batches for name in "abc"] == [[2], [2, 1, 1], [2]]
+    running.cancel()
+
+
+async def test_a_thread_that_hangs_is_said_by_the_lane_that_hangs() -> None:
+    """Whoever waits behind it hears of it too."""
+    go = threading.Event()
+    hung = Lane("hung", Told(lambda _: float(go.wait(20))), timeout_s=0.1)
+    behind = Lane("behind", Told(lambda _: 1.0), timeout_s=0.1)
+    asked = [asyncio.create_task(lane.measure(picture("x"))) for lane in (hung, behind)]
+    await asyncio.sleep(0)
+    running = asyncio.create_task(run_together([hung, behind]))
+    said = await asyncio.gather(*asked, return_exceptions=True)
+    assert [isinstance(one, Stuck) and "hung took more than" in str(one) for one in said] == [True, True]
     await until(running.done)
     assert isinstance(running.exception(), Stuck)
     go.set()

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from giclee.bus import blobs, database, kafka, run, settings
+from giclee.bus.run import Background
 from giclee.bus.table import Table
 from giclee.schemas.events import GateSet
 from giclee.schemas.strict import InvalidInput
@@ -21,7 +22,7 @@ from giclee.scorer.evaluate import PATH, Evaluations
 from giclee.scorer.gate import Gates
 from giclee.scorer.handle import Scorer
 from giclee.scorer.judge import Judge
-from giclee.scorer.lane import Station
+from giclee.scorer.lane import Station, run_together
 from giclee.scorer.reference import References
 from giclee.scorer.settings import ScorerSettings
 from giclee.scorer.store import SCHEMA, Drifts, Store
@@ -44,6 +45,10 @@ async def main(chosen: ScorerSettings) -> None:
     remotes = stations.remotes(own, settings.secret)
     lanes = stations.lanes(kit, own, batch_max=chosen.batch_max, timeout_s=chosen.dimension_timeout_s)
     everywhere: dict[str, Station] = {**lanes, **remotes}
+    measuring: list[Background] = [
+        *(partial(run_together, group) for group in stations.groups(lanes)),
+        *(one.run for one in remotes.values()),
+    ]
     warm = WarmUp(lanes)
     transport = kafka.KafkaTransport(chosen.kafka, client_id="giclee-scorer")
     live: Table[GateSet] = Table(GateSet, transport)
@@ -64,7 +69,7 @@ async def main(chosen: ScorerSettings) -> None:
                 name="scorer",
                 settings=chosen,
                 stages=(scorer.stage(concurrency=chosen.concurrency),),
-                background=(*(one.run for one in everywhere.values()), warm.run, store.forget, live.follow),
+                background=(*measuring, warm.run, store.forget, live.follow),
                 checks={
                     "models": warm.check,
                     "decoder": decoder.check,

@@ -21,6 +21,9 @@ from giclee.scorer.dimensions.format import CONTENT_TYPES
 from giclee.scorer.gate import Gates, overall
 from giclee.scorer.lane import Station
 
+INLINE_VALUES_MAX = 3 * 128 * 128
+"""The fingerprint of a picture of 128 x 128 takes 0.1 ms, about what it costs to hand it to a thread."""
+
 log = telemetry.logger(__name__)
 
 
@@ -68,9 +71,7 @@ class Judge:
         if isinstance(found, Refused):
             return self.refused(found, brief, began)
         picture = _picture(found, brief)
-        measured, print_ = await asyncio.gather(
-            self._measured(picture), asyncio.to_thread(phash.fingerprint, picture.pixels)
-        )
+        measured, print_ = await asyncio.gather(self._measured(picture), _fingerprint(picture))
         return self._judged(measured, brief, began, picture, print_)
 
     def refused(self, found: Refused, brief: Brief, began: float | None = None) -> Judged:
@@ -123,6 +124,13 @@ async def judged_blob(
         return judge.refused(Refused(f"{image.size_bytes} bytes; at most {BODY_MAX_BYTES}"), brief)
     judged = await judge.judge(await blobs.get(image), brief)
     return replace(judged, seconds=round(time.perf_counter() - began, 4))
+
+
+async def _fingerprint(picture: Picture) -> str:
+    """In a thread where it takes longer than changing threads."""
+    if picture.pixels.size <= INLINE_VALUES_MAX:
+        return phash.fingerprint(picture.pixels)
+    return await asyncio.to_thread(phash.fingerprint, picture.pixels)
 
 
 def _picture(found: Decoded, brief: Brief) -> Picture:

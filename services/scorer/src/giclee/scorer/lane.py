@@ -1,4 +1,4 @@
-"""Runs one dimension off the event loop: one thread, and whatever waits when it comes free goes in one batch.
+"""Runs dimensions off the event loop: one thread, and whatever waits when it comes free goes in one batch.
 
 A failure of a batch is narrowed down to the picture that caused it. A measurement that does not come back
 in time cannot be stopped, only its process can: the lane ends, and with it the service, which is started again.
@@ -64,10 +64,10 @@ class Lane:
     ) -> None:
         self.name, self.dimension, self._asset_types = name, dimension, asset_types
         self.evaluator = dimension.describe()
-        self._batch_max, self._timeout_s = batch_max, timeout_s
+        self.timeout_s = timeout_s
+        self.arrived = asyncio.Event()
+        self._batch_max = batch_max
         self._waiting: deque[Waiting] = deque()
-        self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, f"dimension-{name}")
 
     def is_for(self, asset_type: str) -> bool:
         return self._asset_types is None or asset_type in self._asset_types
@@ -76,64 +76,34 @@ class Lane:
         """The measurement of one picture. Errors: whatever the dimension raised, Stuck."""
         one = Waiting(picture, asyncio.get_running_loop().create_future())
         self._waiting.append(one)
-        self._arrived.set()
+        self.arrived.set()
         return await one.answer
 
     async def run(self) -> None:
-        """Measure until cancelled. Errors: Stuck."""
-        while True:
-            while not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
-            taken = self._taken()
-            batch = [one for one in taken if not one.answer.done()]
-            if batch:
-                await self._measure(batch)
+        """Measure in a thread of its own until cancelled. Errors: Stuck."""
+        await run_together([self])
 
-    def _taken(self) -> list[Waiting]:
-        """The next batch: so many pictures, of so many pixels in all, at least one."""
-        taken = [self._waiting.popleft()]
-        pixels = taken[0].picture.pixels.size // 3
+    def taken(self) -> list[Waiting]:
+        """The next batch, empty when nobody waits: so many pictures, of so many pixels in all, at least one."""
+        taken: list[Waiting] = []
+        pixels = 0
         while self._waiting and len(taken) < self._batch_max:
             pixels += self._waiting[0].picture.pixels.size // 3
-            if pixels > BATCH_PIXELS_MAX:
+            if taken and pixels > BATCH_PIXELS_MAX:
                 break
-            taken.append(self._waiting.popleft())
+            one = self._waiting.popleft()
+            if not one.answer.done():
+                taken.append(one)
         return taken
 
-    async def _measure(self, batch: Sequence[Waiting]) -> None:
+    def found(self, batch: Sequence[Waiting]) -> Sequence[Measured]:
+        """What the dimension answers; called in the thread. Errors: whatever it raises, ValueError for no answer."""
         began = time.perf_counter()
-        found = await self._within([one.picture for one in batch], batch)
+        answer = self.dimension.measure([one.picture for one in batch])
         telemetry.observe("giclee_dimension_seconds", time.perf_counter() - began, dimension=self.name)
-        if isinstance(found, BaseException) and len(batch) > 1:
-            for one in batch:
-                await self._measure([one])
-            return
-        for at, one in enumerate(batch):
-            if one.answer.done():
-                continue
-            if isinstance(found, BaseException):
-                one.answer.set_exception(found)
-            else:
-                one.answer.set_result(found[at])
-
-    async def _within(
-        self, pictures: Sequence[Picture], batch: Sequence[Waiting]
-    ) -> Sequence[Measured] | BaseException:
-        """What the dimension answers or raises, in time. Errors: Stuck, said to who waits as well."""
-        work = asyncio.get_running_loop().run_in_executor(self._thread, self.dimension.measure, pictures)
-        done, _ = await asyncio.wait({work}, timeout=self._timeout_s)
-        if not done:
-            stuck = Stuck(f"{self.name} took more than {self._timeout_s:g} s for {len(pictures)} pictures")
-            for one in batch:
-                if not one.answer.done():
-                    one.answer.set_exception(stuck)
-            raise stuck
-        error = work.exception()
-        if error is not None:
-            return error
-        found = work.result()
-        return found if (wrong := self._wrong(found, len(pictures))) is None else ValueError(wrong)
+        if (wrong := self._wrong(answer, len(batch))) is not None:
+            raise ValueError(wrong)
+        return answer
 
     def _wrong(self, found: object, asked: int) -> str | None:
         """What is wrong with an answer, whatever it is: a dimension may be anybody's code."""
@@ -143,6 +113,73 @@ class Lane:
             return f"{self.name} answered {len(found)} of {asked} pictures"
         strange = [one for one in found if not _is_measured(one)]
         return f"{self.name} answered {strange[0]!r}" if strange else None
+
+
+Batch = tuple[Lane, Sequence[Waiting]]
+
+
+async def run_together(lanes: Sequence[Lane]) -> None:
+    """Measure in one thread until cancelled: what waits in all these lanes is one job, since to change threads costs
+    more than a small picture's sharpness. Errors: Stuck."""
+    thread = ThreadPoolExecutor(1, f"dimension-{lanes[0].name}")
+    arrived = asyncio.Event()
+    for lane in lanes:
+        lane.arrived = arrived
+        arrived.set()
+    while True:
+        batches = [(lane, batch) for lane in lanes if (batch := lane.taken())]
+        if batches:
+            await _measure(thread, batches)
+        else:
+            arrived.clear()
+            await arrived.wait()
+
+
+async def _measure(thread: ThreadPoolExecutor, batches: Sequence[Batch]) -> None:
+    """Answer who waits; a batch that failed goes again, picture by picture."""
+    answers = await _within(thread, batches)
+    again: list[Batch] = []
+    for (lane, batch), found in zip(batches, answers, strict=True):
+        if isinstance(found, BaseException) and len(batch) > 1:
+            again += [(lane, [one]) for one in batch]
+            continue
+        for at, one in enumerate(batch):
+            if one.answer.done():
+                continue
+            if isinstance(found, BaseException):
+                one.answer.set_exception(found)
+            else:
+                one.answer.set_result(found[at])
+    for single in again:
+        await _measure(thread, [single])
+
+
+async def _within(thread: ThreadPoolExecutor, batches: Sequence[Batch]) -> Sequence[Sequence[Measured] | BaseException]:
+    """An answer or an error for each batch, in time. Errors: Stuck, said to who waits as well."""
+    answers: list[Sequence[Measured] | BaseException] = []
+
+    def work() -> None:
+        for lane, batch in batches[len(answers) :]:
+            answers.append(lane.found(batch))
+
+    while len(answers) < len(batches):
+        job = asyncio.get_running_loop().run_in_executor(thread, work)
+        done, _ = await asyncio.wait({job}, timeout=max(lane.timeout_s for lane, _ in batches))
+        if not done:
+            raise _stuck(batches, len(answers))
+        if (error := job.exception()) is not None:  # of this batch; the next job begins behind it
+            answers.append(error)
+    return answers
+
+
+def _stuck(batches: Sequence[Batch], at: int) -> Stuck:
+    lane, batch = batches[at]
+    stuck = Stuck(f"{lane.name} took more than {lane.timeout_s:g} s for {len(batch)} pictures")
+    for _, late in batches:
+        for one in late:
+            if not one.answer.done():
+                one.answer.set_exception(stuck)
+    return stuck
 
 
 def _is_measured(one: object) -> bool:

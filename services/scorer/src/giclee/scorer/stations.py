@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from giclee.schemas.strict import FieldError, InvalidInput
 from giclee.scorer import dimensions, evaluators
@@ -32,6 +32,12 @@ def lanes(
         name: Lane(name, dimension, batch_max=batch_max, timeout_s=timeout_s, asset_types=types)
         for name, (dimension, types) in found.items()
     }
+
+
+def groups(lanes: Mapping[str, Lane]) -> list[list[Lane]]:
+    """The lanes that share a thread: each model has one of its own, all others are arithmetic and share one."""
+    light = [lane for name, lane in lanes.items() if name not in dimensions.WITH_A_MODEL]
+    return [*([lane] for name, lane in lanes.items() if name in dimensions.WITH_A_MODEL), *([light] if light else [])]
 
 
 def remotes(own: Configured, secret: Secret) -> dict[str, Remote]:

@@ -93,6 +93,10 @@ BY_ASSET_TYPE: dict[str, Mapping[str, Callable[[Kit], Dimension]]] = {
 }
 
 
+WITH_A_MODEL = frozenset({"alignment", "safety", "faces"})
+"""Those that run one; all others are arithmetic over pixels."""
+
+
 class ByAssetType:
     """One name, measured as each asset type demands; others are not measured."""
 
