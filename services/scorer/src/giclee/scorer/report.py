@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from giclee.scorer.calibration import Choice
 
 BINS = 10
+BARS_MIN = 4
+"""Room for so many, or one bar alone would fill its plot."""
 WIDTH_IN, HEIGHT_IN = 5.2, 3.9
 """Of every plot, so that letters are of one size on the page."""
 SHOWN_MAX = 6
@@ -133,6 +135,7 @@ def _dimensions(path: Path, kept_out: Counter[str]) -> None:
     bars = axes.barh(names[::-1], [kept_out[name] for name in names[::-1]], color="#2c5d8f")
     axes.bar_label(bars, padding=3, fontsize=8)
     axes.margins(x=0.12)
+    axes.set_ylim(-0.6, max(len(names), BARS_MIN) - 0.4)
     axes.set(xlabel="pictures")
     figure.tight_layout()
     figure.savefig(path, dpi=130)
