@@ -20,6 +20,7 @@ from giclee.bus.errors import Exhausted, Poison, Transient
 from giclee.bus.layers import codec
 from giclee.bus.settings import DatabaseSettings
 from giclee.bus.transport import Record
+from giclee.gpu_worker import claims as claims_file
 from giclee.gpu_worker.batch import Batcher
 from giclee.gpu_worker.claim import Claim, Standing
 from giclee.gpu_worker.claims import SCHEMA, Claims
@@ -499,6 +500,31 @@ async def test_an_outage_of_the_bucket_costs_no_second_image(processes: Any, mon
     made, _ = await one.deliver(event)
     assert isinstance(made, ImageGenerated)
     assert (len(one.stub.batches), made.spent_usd) == (1, Decimal("0.0004"))
+
+
+async def test_a_record_that_went_elsewhere_between_two_tries_is_taken_over_there(
+    processes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage, then a rebalance: the other process sees a live claim, and this one is never asked again."""
+    one, other = processes(), processes()
+    event = routed()
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise Transient("the bucket is away")
+
+    monkeypatch.setattr(one.worker.blobs, "put", away)
+    with pytest.raises(Transient):
+        await one.worker.handle(event)
+    monkeypatch.undo()
+    assert await other.deliver(event) == []
+    await one.claims.renew()
+    await other.sweeper.once()
+    assert not other.sent  # it is kept for another try here
+    monkeypatch.setattr(claims_file, "PARKED_MAX_S", -1.0)
+    await one.claims.renew()
+    await other.sweeper.once()
+    (made,) = [sent for sent in other.sent if isinstance(sent, ImageGenerated)]
+    assert made.spent_usd == Decimal("0.0008")  # the first image may have been paid for
 
 
 async def test_a_handler_that_was_cut_off_goes_on_waiting_for_the_same_image(processes: Any) -> None:

@@ -30,8 +30,9 @@ from giclee.schemas.events import ImageRouted
 SCHEMA = "gpu_worker"
 LEASE_S = 30.0
 RENEW_S = 10.0
-PARKED_MAX_S = 120.0
-"""How long a claim outlives its handler in this process while the bus waits to try the record again."""
+PARKED_MAX_S = 30.0
+"""How long a claim outlives its handler in this process while the bus waits to try the record again, twice the bus'
+longest pause. After a rebalance it waits for nothing: the record goes to another process, which sees a live claim."""
 UNACKNOWLEDGED_S = 15.0
 """Age at which a finished claim's event is sent again; a broker that is well acknowledges within one second."""
 FORGET_DAYS = 45
@@ -229,7 +230,7 @@ class Claims:
         """Keep the leases of what is worked on here, or waits for another try; let go of what waits too long."""
         now = time.monotonic()
         for claim in [one for one in self.in_hand.values() if not one.working and now - one.parked_at > PARKED_MAX_S]:
-            self.drop(claim)
+            await self.give_back(claim, held=False)
         mine = list(self.in_hand.values())
         if not mine:
             return
