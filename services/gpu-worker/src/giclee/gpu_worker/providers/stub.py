@@ -13,9 +13,18 @@ import numpy as np
 
 from giclee.gpu_worker import picture
 from giclee.gpu_worker.picture import Pixels
-from giclee.gpu_worker.provider import Answer, Ask, Description, Made
+from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made
 from giclee.models import world
 from giclee.schemas.models import Model
+
+CAPABILITIES = Capabilities(
+    seed=True,
+    negative_prompt=False,
+    steps=False,
+    guidance=False,
+    reference_image=False,
+    data_terms="Nothing leaves the process.",
+)
 
 
 class Stub:
@@ -24,6 +33,8 @@ class Stub:
     `instead(model, ask)` may answer an ask itself; `before(asks)` is awaited before a batch is painted;
     `mistakes` is the share of seeds, from 0 to 1, that get another shape than asked.
     """
+
+    capabilities = CAPABILITIES
 
     def __init__(
         self,
