@@ -33,7 +33,8 @@ LAYERS: dict[str, set[str]] = {
 OWNERS: dict[str, tuple[str, ...]] = {
     "aiokafka": ("bus/kafka.py", "bus/kafka/*.py", "bus/outbox.py", "bus/placement.py"),
     "aioboto3": ("bus/blobs.py",),
-    "botocore": ("bus/blobs.py", "bus/s3.py"),
+    "aiobotocore": ("bus/blobs.py", "gpu_worker/providers/bedrock.py"),
+    "botocore": ("bus/blobs.py", "bus/s3.py", "gpu_worker/providers/bedrock.py"),
     "matplotlib": ("scorer/report.py",),
     "fastapi": (
         "*/api.py",
@@ -55,7 +56,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "faust": ("router/health.py",),
     "confluent_kafka": ("infra/topics.py", "bus/avro.py", "cli/lag.py"),
     "httpx2": (
-        "gpu_worker/providers/*.py",
+        "gpu_worker/http.py",
         "intake/quote.py",
         "intake/ask_scorer.py",
         "replay/ask.py",
