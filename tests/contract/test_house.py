@@ -211,3 +211,13 @@ def test_light_services_start_without_heavy_libraries(service: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("provider", ["fal", "replicate", "openai_images", "bedrock", "comfyui"])
+def test_hosted_providers_need_nothing_of_a_device(provider: str) -> None:
+    """A hosted pool's worker runs in the light environment, which has no numpy either."""
+    refusing = _REFUSING.replace('{"torch"', '{"numpy", "torch"')
+    command = [sys.executable, "-c", refusing, f"giclee.gpu_worker.providers.{provider}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -16,6 +16,7 @@ from giclee.gpu_worker.picture import Pixels
 from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made
 from giclee.models import world
 from giclee.schemas.models import Model
+from giclee.schemas.parts import Adjustment
 
 CAPABILITIES = Capabilities(
     seed=True,
@@ -25,6 +26,8 @@ CAPABILITIES = Capabilities(
     reference_image=False,
     data_terms="Nothing leaves the process.",
 )
+
+NOT_READ = (Adjustment(field="negative_prompt", asked="given", used="left out", reason="the stub reads none"),)
 
 
 class Stub:
@@ -68,6 +71,7 @@ class Stub:
             width=ask.shape.width,
             height=ask.shape.height,
             seconds=time.perf_counter() - began,
+            adjustments=NOT_READ if ask.negative_prompt else (),
             reproducibility="painted; the same on every machine",
         )
 
