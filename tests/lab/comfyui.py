@@ -17,6 +17,8 @@ PRICE_USD = Decimal("0.001")
 _INVALID = {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation", "details": ""}
 OWN: dict[str, tuple[int, Any]] = {
     "refused": (400, {"error": {**_INVALID, "extra_info": {}}, "node_errors": {"3": {"errors": []}}}),
+    # what a proxy in front of it says
+    "no-credit": (402, {"error": "payment required"}),
     "revoked": (401, {"error": "unauthorized"}),
 }
 

@@ -57,6 +57,7 @@ RULINGS: Rulings = {
     "ResourceNotFoundException": Ruling("invalid", billed=False),
     # by status
     401: Ruling("auth", billed=False),
+    402: Ruling("budget", billed=False),
     403: Ruling("auth", billed=False),
     408: Ruling("timeout"),
     429: Ruling("rate", billed=False),

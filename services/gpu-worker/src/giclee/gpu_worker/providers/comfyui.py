@@ -37,6 +37,7 @@ RULINGS: Rulings = {
     "execution_interrupted": Ruling("transient"),
     # by status
     401: Ruling("auth", billed=False),
+    402: Ruling("budget", billed=False),
     403: Ruling("auth", billed=False),
     429: Ruling("rate", billed=False),
     400: Ruling("invalid", billed=False),
