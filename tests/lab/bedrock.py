@@ -10,10 +10,15 @@ from decimal import Decimal
 from typing import Any
 
 from aiohttp import web
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
 
 from tests.lab.desk import Desk
 from tests.lab.state import Job, Lab
 
+REGION = "us-east-1"
+SECRETS = {"AKIALAB0123456789": "lab+secret/0123456789abcdef"}
 PRICE_USD = Decimal("0.04")
 BLOCKED_TEXT = (
     "This request has been blocked by our content filters. Please adjust your text prompt to submit a new request."
@@ -58,6 +63,8 @@ def _refusal(kind: str, message: str, status: int = 400) -> web.Response:
 async def _invoke(lab: Lab, request: web.Request) -> web.Response:
     if not request.headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256 Credential="):
         return _refusal("MissingAuthenticationToken", "Missing Authentication Token", 403)
+    if not _is_signed(request, await request.read()):
+        return _refusal("InvalidSignatureException", "The request signature we calculated does not match", 403)
     name, said = request.match_info["id"], await request.json()
     if name.startswith("stability."):
         return _stability(lab, said)
@@ -73,6 +80,21 @@ async def _invoke(lab: Lab, request: web.Request) -> web.Response:
     if job.look == "nothing":
         return web.json_response({"images": [], "error": None})
     return web.json_response({"images": [base64.b64encode(lab.picture(job)).decode()], "error": None})
+
+
+def _is_signed(request: web.Request, body: bytes) -> bool:
+    """Whether the signature is that of the request as it arrived; only the keys that the lab knows are checked."""
+    told = request.headers["Authorization"]
+    secret = SECRETS.get(told.partition("Credential=")[2].partition("/")[0])
+    if secret is None:
+        return True
+    signer = SigV4Auth(ReadOnlyCredentials("", secret, None), "bedrock", REGION)
+    signed = {name: request.headers[name] for name in ("Content-Type", "X-Amz-Date")}
+    url = f"http://{request.headers['Host']}{request.raw_path}"
+    arrived = AWSRequest(request.method, url, headers=signed, data=body)
+    arrived.context["timestamp"] = request.headers["X-Amz-Date"]
+    signature = signer.signature(signer.string_to_sign(arrived, signer.canonical_request(arrived)), arrived)
+    return told.endswith(f"Signature={signature}")
 
 
 def _stability(lab: Lab, said: dict[str, Any]) -> web.Response:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import httpx2
 
 from giclee.gpu_worker.addresses import Forbidden, is_public, resolved
-from giclee.gpu_worker.attempt import Access, Failed
+from giclee.gpu_worker.attempt import Access, Failed, Pace
 from giclee.schemas.parts import OutcomeClass
 
 CONNECT_S = 5.0
@@ -208,12 +208,14 @@ class Caller:
 
         Errors: Failed.
         """
+        pace = Pace()
         for tries_left in reversed(range(DOWNLOADS_MAX)):
             try:
                 return await self._image(url, left_s())
             except Failed as error:
                 if not tries_left or not error.passing:
                     raise
+                await pace.wait(error.retry_after_s)
         raise AssertionError("the last try returns or raises")
 
     async def _image(self, url: str, within_s: float) -> bytes:
@@ -227,7 +229,8 @@ class Caller:
                 return reply.body
             if not 300 <= reply.status < 400 or "location" not in reply.headers:
                 outcome: OutcomeClass = "transient" if reply.status >= 500 or reply.status == 429 else "unusable"
-                raise Failed(outcome, f"the picture's address answers {reply.status}: {reply.said}")
+                said = f"the picture's address answers {reply.status}: {reply.said}"
+                raise Failed(outcome, said, retry_after_s=reply.retry_after_s)
             there = there.join(self._url(reply.headers["location"], relative=True))
         raise Failed("unusable", f"the picture's address redirects more than {REDIRECTS_MAX} times")
 

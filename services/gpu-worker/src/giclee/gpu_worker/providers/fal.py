@@ -22,6 +22,8 @@ from giclee.gpu_worker.template import Template
 from giclee.schemas.models import Model
 
 BASE_URL = "https://queue.fal.run"
+START_MIN_S = 1.1
+"""fal's own client sends no less than a second."""
 KEPT_S = 24 * 3600
 """How long fal keeps the picture at its public address: a day, for jobs that are looked up late, instead of a week."""
 
@@ -107,7 +109,7 @@ class Fal:
     async def _submitted(self, attempt: Attempt, endpoint: str, sent: Template) -> Mapping[str, str]:
         headers = {
             # not a limit of the whole request, but of its start: what nobody waits for any more need not begin
-            "x-fal-request-timeout": f"{attempt.left_s:.1f}",
+            "x-fal-request-timeout": f"{max(START_MIN_S, attempt.left_s):.1f}",
             "x-fal-object-lifecycle-preference": json.dumps({"expiration_duration_seconds": KEPT_S}),
         }
         attempt.owed = True

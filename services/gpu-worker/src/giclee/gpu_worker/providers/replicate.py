@@ -45,7 +45,7 @@ RULINGS: Rulings = {
     # words within a failed prediction's error, which has no code; time that it ran is charged
     "nsfw": Ruling("refused-content"),
     "flagged as sensitive": Ruling("refused-content"),
-    "safety": Ruling("refused-content"),
+    "safety checker": Ruling("refused-content"),
     "out of memory": Ruling("invalid"),
     "failed": Ruling("transient"),
     # by a prediction's status
@@ -59,7 +59,7 @@ RULINGS: Rulings = {
     400: Ruling("invalid", billed=False),
     500: Ruling("transient"),
 }
-_WORDS = ("nsfw", "flagged as sensitive", "safety", "out of memory")
+_WORDS = ("nsfw", "flagged as sensitive", "safety checker", "out of memory")
 
 
 @dataclass(frozen=True, slots=True)
