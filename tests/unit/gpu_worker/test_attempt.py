@@ -117,6 +117,18 @@ async def test_a_file_that_vanished_is_an_answer_and_no_bug() -> None:
     assert (not_made(found).outcome, not_made(found).paid_usd) == ("invalid", Decimal(0))
 
 
+async def test_a_short_key_is_hidden_as_well() -> None:
+    """Redaction passes over what is shorter than ten characters; what a provider was sent is known exactly."""
+
+    async def refused(attempt: Attempt) -> Made:
+        raise Failed("auth", "no such key: k3y!")
+
+    access = Access(key="k3y!")
+    (found,) = await Attempts(access).make(ROW, [ask(ROW)], refused)
+    assert not_made(found).message == "no such key: ***"
+    assert "k3y!" not in repr(access)
+
+
 async def test_a_bug_is_a_bug() -> None:
     """Nothing broad is caught; the other asks end first."""
     ended = []
