@@ -21,10 +21,10 @@ from giclee.schemas.strict import FieldError, InvalidInput
 class Model(StrictPart):
     """One model as it is offered.
 
-    `location` is a pipeline folder (relative ones are looked up beside the file that names them, built-in
-    ones under `models/`) or a repository name, always pinned by `revision`. `price_usd` is for one image
-    at the model's own steps; `seconds` is what one image is expected to take; sizes are in pixels and
-    must be multiples of `size_multiple`.
+    `location` is a pipeline folder or, for a hosted model, a file (relative ones are looked up beside the file that
+    names them, built-in ones under `models/`), a repository name or a provider's name for it, pinned by `revision`.
+    `price_usd` is for one image at the model's own steps; `seconds` is what one image is expected to take; sizes are
+    in pixels and must be multiples of `size_multiple`.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -98,6 +98,6 @@ def load(path: str | None, builtin: tuple[Model, ...]) -> tuple[dict[str, Model]
 def _rows_of(path: Path) -> list[Model]:
     found = config.rows_of(path, "models", Model)
     return [
-        row.model_copy(update={"location": str(where)}) if (where := path.parent / row.location).is_dir() else row
+        row.model_copy(update={"location": str(where)}) if (where := path.parent / row.location).exists() else row
         for row in found
     ]
