@@ -24,6 +24,9 @@ kind = "palete"
 dimension = "alignment"
 pass_at = 1
 doubt_at = 3
+[[spend-cap]]
+provider = "diffusion"
+daily_usd = 1
 [[nonsense]]
 """
 GOOD = """
@@ -57,6 +60,7 @@ def test_every_error_of_every_table_is_said_at_once(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert {
         "/models/0/name", "/asset-type/0/wanted_max", "/evaluator/0/kind", "/gate/0", "/nonsense",
+        "/spend-cap/0/provider",
     } <= set(pointers)  # fmt: skip
     assert pointers.count("/nonsense") == 1
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
+from giclee.schemas import spend_caps
 from giclee.schemas.config import TABLES, rows_of, wrong_with
 from giclee.schemas.models import Model
 
@@ -30,6 +31,8 @@ def check(file: File = None, json_: AsJson = False) -> None:
     if not path:
         fail("GICLEE_CONFIG is not set: name a file", USAGE)
     wrong = wrong_with(lambda: rows_of(path, "models", Model))
+    providers = None if wrong else {row.provider for row in rows_of(path, "models", Model)}
+    wrong += [one for one in wrong_with(lambda: spend_caps.load(path, providers)) if one not in wrong]
     for reader in READERS:
         wrong += [one for one in _asked(reader, path) if one not in wrong]
     if json_:
