@@ -378,17 +378,19 @@ async def test_a_stored_job_is_asked_for_though_its_price_would_not_fit_the_limi
     processes: Any, pool: databases.Pool, shop: Shop
 ) -> None:
     """Asking after a job is no payment; only a job so old that it may be gone needs room for another."""
-    young, old = candidate(at=1, limit_usd=PRICE), candidate(at=2, limit_usd=PRICE)
-    for event in (young, old):
+    young, old, roomy = candidate(at=1, limit_usd=PRICE), candidate(at=2, limit_usd=PRICE), candidate(at=3)
+    for event in (young, old, roomy):
         await left_behind(processes(CAP), event, shop)
-    age = "UPDATE gpu_worker.claims SET job_at = job_at - interval '11 minutes' WHERE candidate_id = $1"
-    await pool.execute(age, old.candidate_id)
+    age = "UPDATE gpu_worker.claims SET job_at = job_at - interval '11 minutes' WHERE candidate_id = ANY ($1)"
+    await pool.execute(age, [old.candidate_id, roomy.candidate_id])
     heir = processes(CAP)
     await heir.sweep()
-    (made,) = heir.told(ImageGenerated)
+    made = {event.candidate_id: event.spent_usd for event in heir.told(ImageGenerated)}
+    assert made == {young.candidate_id: PRICE, roomy.candidate_id: PRICE}
     (failed,) = heir.told(GenerationFailed)
-    assert (made.candidate_id, made.spent_usd) == (young.candidate_id, PRICE)
     assert (failed.candidate_id, failed.spent_usd, failed.reasons[-1].code) == (old.candidate_id, PRICE, "limit")
+    assert [row["expected_usd"] for row in await rows_of(pool, roomy)] == [PRICE, PRICE], "set aside, and free again"
+    assert len(shop.bill) == 3 and await unexplained(pool, shop) == []
 
 
 async def test_a_replay_takes_the_image_of_a_job_that_was_given_up(
