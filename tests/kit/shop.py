@@ -39,6 +39,7 @@ class Shop:
     usd: Decimal = Decimal("0.04")
     bill: list[Sold] = field(default_factory=list)
     jobs: dict[str, NotMade | None] = field(default_factory=dict)
+    opened: int = 0
     fails: Callable[[Ask], NotMade | None] = lambda _: None
     open: asyncio.Event = field(default_factory=asyncio.Event)
     """Jobs are done while it is set."""
@@ -48,7 +49,8 @@ class Shop:
 
     def submit(self, ask: Ask, call: Call) -> str:
         """A new job, billed at once unless it fails."""
-        job = f"job-{len(self.jobs)}"
+        self.opened += 1
+        job = f"job-{self.opened - 1}"
         self.jobs[job] = self.fails(ask)
         if self.jobs[job] is None:
             self.bill.append(Sold(job, call.key, self.usd))
@@ -100,14 +102,15 @@ class Paid:
             job, again = None, True
         elif job is not None and self.shop.jobs[job] is not None:  # it failed and cost nothing: another may do better
             job = None
-        if job is None:
-            job = self.shop.submit(ask, call)
+        fresh = job is None
+        job = job if job is not None else self.shop.submit(ask, call)
+        failed = self.shop.jobs[job]
+        if fresh:
             await self.at("submitted")
             if self.capabilities.lookup:
                 await call.note(job)
             await self.at("noted")
         await self.shop.open.wait()
-        failed = self.shop.jobs[job]
         await self.at("fetched")
         if failed is not None:
             return NotMade(outcome=failed.outcome, message=failed.message, job=self._named(job), again=again)

@@ -12,7 +12,7 @@ ALTER TABLE gpu_worker.claims
         AND (job IS NOT NULL OR job_usd = 0));
 
 -- The ledger: one row per (candidate, hop, fence) that asked a provider, written before it was asked.
--- expected_usd is what may be billed for it (0 for asking after an earlier fence's job), actual_usd what the provider
+-- expected_usd is what may be billed for it, also where it asks after an earlier fence's job; actual_usd what the provider
 -- said, null until it does; counted_usd is what the candidate is said to have paid for it. The counted amounts of a
 -- finished claim's calls add up to its prior_usd + job_usd.
 CREATE TABLE gpu_worker.calls (

@@ -299,8 +299,10 @@ class Claims:
         self.drop(claim)
         query = queries.leave_held if held else queries.give_back
         with database.translated():
-            begun = claim.begun if claim.row.billed else claim.job is not None
-            await self._pool.execute(query, *claim.row.key, claim.row.fence, begun)
+            kept = (
+                claim.row.billed or claim.job is not None
+            )  # a call is at risk from its beginning on, which may be now
+            await self._pool.execute(query, *claim.row.key, claim.row.fence, kept)
 
     async def standing(self, keys: Sequence[Key]) -> dict[Key, Any]:
         """How claims stand, for whoever thinks of opening one again: state, outcome, ended, spent_usd, limit_usd."""

@@ -24,8 +24,8 @@ from giclee.schemas.parts import usd_text
 from giclee.schemas.spend_caps import Cap
 
 JOB_SURE_S = 600.0
-"""Age up to which a job is surely found; for an older one the price of a second payment is set aside before it is
-asked for. The shortest that a provider of the first release keeps a job is an hour."""
+"""Age up to which a job is surely found, so that asking for it needs no room for a second payment. The shortest that a
+provider of the first release keeps a job is an hour."""
 DIFFERENCE_MAX = Decimal("0.1")
 FORGET_DAYS = 400
 """As long as ids of requests are remembered; an invoice comes within months."""
@@ -76,6 +76,8 @@ class Ledger:
                     async with self._pool.acquire() as connection, connection.transaction():
                         claim.row = await self._begin(connection, routed, claim.row)
                 except _NotTaken as why:
+                    if why.answer.code == "spend_cap":
+                        telemetry.count("giclee_spend_refused_total", provider=hop_of(routed).provider)
                     return why.answer
                 await failpoints.reach("after-call-commit")
             claim.begun = True
@@ -89,11 +91,12 @@ class Ledger:
         if found is None:
             raise FenceLost("the claim has another owner", scope="record")
         row, day, price = row_of(found), found["day"], found["at_risk_usd"]
-        if price and row.spent_usd + price > row.limit_usd:
+        if not found["sure"] and row.spent_usd + price > row.limit_usd:
             message = f"{price} after {row.spent_usd} is over the limit of {row.limit_usd} US dollars"
             raise _NotTaken(NotMade(outcome="budget", message=message, code="limit"))
         if price:
-            await self._reserve(connection, day, hop.provider, routed.tenant, price)
+            caps = spend_caps.fitting(self._caps, hop.provider, routed.tenant)
+            await self._reserve(connection, day, caps, price, anyway=found["sure"])
         new = price > 0 and row.job is None and not self._providers[hop.provider].idempotency_key
         about = (routed.tenant, routed.request_id, hop.provider, hop.model.name, call_key(*row.key))
         added = await connection.fetchrow(queries.add_call, *row.key, row.fence, *about, day, price, new)
@@ -101,8 +104,11 @@ class Ledger:
             await self._settle(connection, [(day, hop.provider, routed.tenant, price, Decimal(0))])
         return row
 
-    async def _reserve(self, connection: Connection, day: Any, provider: str, tenant: str, price: Decimal) -> None:
-        caps = spend_caps.fitting(self._caps, provider, tenant)
+    async def _reserve(
+        self, connection: Connection, day: Any, caps: Sequence[Cap], price: Decimal, *, anyway: bool
+    ) -> None:
+        """Set a price aside under all of its caps, or under none. `anyway`: a job that is sure to be found is not paid
+        again, so it needs no room; what is set aside for it is free again soon."""
         if not caps:
             return
         keys = [cap.provider for cap in caps], [cap.tenant for cap in caps]
@@ -110,8 +116,7 @@ class Ledger:
         rows = await connection.fetch(queries.lock_spending, day, *keys)
         used = {(row["provider"], row["tenant"]): row["used_usd"] for row in rows}
         for cap in caps:
-            if used[cap.provider, cap.tenant] + price > cap.daily_usd:
-                telemetry.count("giclee_spend_refused_total", provider=provider)
+            if used[cap.provider, cap.tenant] + price > cap.daily_usd and not anyway:
                 whose = f"{cap.provider or 'all providers'} for {cap.tenant or 'all tenants'}"
                 message = (
                     f"{usd_text(price)} on top of {usd_text(used[cap.provider, cap.tenant])} is over today's cap of "

@@ -1,11 +1,10 @@
 -- name: begin_call
--- What a fence's call may cost, while it is the fence: nothing where the job of an earlier one is young enough ($4, in
--- seconds) to be found for sure. Comes with the day whose caps it counts against.
-UPDATE gpu_worker.claims AS c
-SET at_risk_usd = CASE WHEN c.job IS NULL OR c.job_at < clock_timestamp() - make_interval(secs => $4)
-    THEN c.price_usd ELSE 0 END
+-- The price is at risk, while the fence is the fence. Also where a job is asked for: it may be gone, or have failed, and
+-- another be made. `sure`: it is young enough ($4, in seconds) to be found. Comes with the day whose caps count it.
+UPDATE gpu_worker.claims AS c SET at_risk_usd = c.price_usd
 WHERE c.candidate_id = $1 AND c.hop = $2 AND c.fence = $3 AND c.state = 'live'
-RETURNING c.*, (clock_timestamp() AT TIME ZONE 'UTC')::date AS day
+RETURNING c.*, (clock_timestamp() AT TIME ZONE 'UTC')::date AS day,
+    c.job IS NOT NULL AND c.job_at >= clock_timestamp() - make_interval(secs => $4) AS sure
 
 -- name: add_call
 -- The ledger's row of a call, written before the provider is asked; nothing comes back where the fence has one.
