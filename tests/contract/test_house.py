@@ -192,7 +192,7 @@ def test_a_module_says_what_it_is_for(path: Path) -> None:
     assert path.stem not in WRONG_WORDS
 
 
-LIGHT = ("intake", "policy", "router", "publisher", "replay")
+LIGHT = ("intake", "policy", "router", "publisher", "replay", "gpu_worker")
 _REFUSING = """
 import importlib, sys
 class Refuse:
@@ -206,7 +206,7 @@ importlib.import_module(sys.argv[1])
 
 @pytest.mark.parametrize("service", LIGHT)
 def test_light_services_start_without_heavy_libraries(service: str) -> None:
-    """A light service's entry point imports nothing that weighs gigabytes."""
+    """A light service's entry point imports nothing that weighs gigabytes; nor does a worker's, for hosted pools."""
     command = [sys.executable, "-c", _REFUSING, f"giclee.{service}.__main__"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 

@@ -56,6 +56,9 @@ BUILTIN: dict[str, dict[str, Any]] = {
 }
 """The demo models: what their manifests do not say. Prices are made up, so that routes differ."""
 
+OWN_PROVIDERS = frozenset({"diffusion", "stub"})
+"""Providers that make images on devices of our own. Every other one sends bills: what is not known costs money."""
+
 _SAID_BY_MANIFEST = ("name", "revision", "steps", "guidance_scale", "width", "height")
 
 

@@ -38,6 +38,8 @@ TABLE: dict[str, str] = {
     "provider_transient": "Every provider of the chain failed for now; a replay may help.",
     "size_unsupported": "The model cannot make that size.",
     "param_unsupported": "The model does not take that parameter.",
+    "spend_cap": "The operator's cap on the day's spending leaves no room for the call; another day may.",
+    "call_rate": "The provider takes only so many calls a minute, and the wait would be too long; a replay may help.",
     "ended": "The request had ended before this candidate was made.",
     # scorer
     "dimension_failed": "A dimension measured the image on the wrong side of its threshold.",
