@@ -48,6 +48,7 @@ class Clip:
         self._threads = threads
         self._turn = threading.Lock()
         self._texts: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._unread: dict[str, str | None] = {}
         self._seen: Remembered[np.ndarray] = Remembered()
         self.embedded = 0
         """Pictures that went through the model."""
@@ -83,29 +84,42 @@ class Clip:
             with torch.inference_mode():
                 encoded = self._model.encode_text(self._tokenize(new), normalize=True).float().numpy()
             self._texts.update(zip(new, encoded, strict=True))
+            self._unread.update(zip(new, self._why_not(new), strict=True))
         found: np.ndarray = np.stack([self._texts[text] for text in texts])
         for text in texts:
             self._texts.move_to_end(text)
         while len(self._texts) > TEXTS_MAX:
-            self._texts.popitem(last=False)
+            forgotten, _ = self._texts.popitem(last=False)
+            self._unread.pop(forgotten, None)
         return found
 
     def reads(self, text: str) -> str | None:
         """None when the model can read all of a text, else why not: words it never saw, or too many."""
+        return self._unread[text] if text in self._unread else self._why_not([text])[0]
+
+    def _why_not(self, texts: Sequence[str]) -> list[str | None]:
+        """For each text, all in one go: to call the tokenizer costs more than a caption."""
         inner: Any = getattr(self._tokenize, "tokenizer", None)
         limit = int(getattr(self._model, "context_length", 77))
         if not callable(inner) or not hasattr(inner, "unk_token_id"):  # byte pairs: every word, but not every length
-            count = len(self._tokenize.encode(text)) + 2  # the marks of start and end
-            return None if count <= limit else f"it reads {limit} tokens, the text has {count}"
-        ids = inner(text, truncation=False, verbose=False).input_ids
-        if len(ids) > limit:
-            return f"it reads {limit} tokens, the text has {len(ids)}"
+            counts = [len(self._tokenize.encode(text)) + 2 for text in texts]  # the marks of start and end
+            return [_too_long(count, limit) for count in counts]
+        found = inner(list(texts), truncation=False, verbose=False).input_ids
+        return [self._strange(inner, text, ids, limit) for text, ids in zip(texts, found, strict=True)]
+
+    def _strange(self, inner: Any, text: str, ids: Sequence[int], limit: int) -> str | None:
         unknown = inner.unk_token_id
+        if len(ids) > limit:
+            return _too_long(len(ids), limit)
         if unknown is None or unknown == inner.eos_token_id or unknown not in ids:
             return None
         words = re.findall(r"\w+", text.lower())  # a mark that it does not know says nothing about the picture
         strange = [word for word in words if inner.convert_tokens_to_ids(word) == unknown]
         return f"it does not know {', '.join(strange[:5])}" if strange else None
+
+
+def _too_long(count: int, limit: int) -> str | None:
+    return None if count <= limit else f"it reads {limit} tokens, the text has {count}"
 
 
 @cache

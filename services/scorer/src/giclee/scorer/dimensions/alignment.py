@@ -7,7 +7,6 @@ question that the model cannot read, and a prompt that asks too many, make the m
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 
@@ -20,8 +19,6 @@ METHOD_VERSION = 2
 """Counts up whenever a prompt is taken apart in another way."""
 Known = Mapping[str, np.ndarray]
 """Captions as the model sees them, (embedding,) each."""
-READ_MAX = 4096
-"""Captions of which it is remembered whether the model reads them."""
 
 
 class Alignment:
@@ -29,7 +26,6 @@ class Alignment:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._reads = lru_cache(READ_MAX)(embedder.reads)
 
     def measure(self, pictures: Sequence[Picture]) -> Sequence[Measured]:
         seen = self._embedder.pictures([picture.pixels for picture in pictures])  # (n, embedding)
@@ -62,7 +58,7 @@ class Alignment:
             return f"the prompt asks {len(questions)} things, {QUESTIONS_MAX} are judged"
         for question in questions:
             for caption in question.captions:
-                if why := self._reads(caption):
+                if why := self._embedder.reads(caption):
                     return f"the model cannot judge {question.name}: {why}"
         return None
 
