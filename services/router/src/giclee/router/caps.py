@@ -20,7 +20,12 @@ class Caps:
 
     def allows(self, model: Model, now_s: float) -> bool:
         """Whether a call now is within the cap of `model`."""
-        return model.per_minute is None or self._now(model, model.per_minute, now_s) >= 1.0
+        if model.per_minute is None:
+            return True
+        known = self._left.get(model.name)
+        if known is None or known[0] >= 1.0:  # it only fills until then
+            return True
+        return self._now(model, model.per_minute, now_s) >= 1.0
 
     def take(self, model: Model, now_s: float, calls: int = 1) -> None:
         """`calls` go there."""

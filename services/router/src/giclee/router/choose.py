@@ -76,7 +76,8 @@ def rank(
     """
     wish, questions = wish_of(request, limit_usd, now_s), asked_of(request)
     explores = draw is not None and draw.explores and may_explore(request)
-    known.prices.look(now_s)
+    prices, advice = known.prices, known.advice
+    prices.look(now_s)
     places: list[Place] = []
     losers: list[tuple[Model, str, str]] = []
     demos: list[Place] = []
@@ -86,9 +87,8 @@ def rank(
             _refused(known.switches, model, now_s) if known.switches else None
         )
         if why is None:
-            standing = known.advice.standing(model.provider, model.name, now_s)
-            price = known.prices.of(model, quantity_of(request, model), now_s)
-            billed = _billed(price, standing)
+            standing = advice.standing(model.provider, model.name, now_s)
+            billed = _billed(prices.of(model, quantity_of(request, model), now_s), standing)
             why = unaffordable(wish, billed[0])
         if why is not None:
             losers.append((model, *why))

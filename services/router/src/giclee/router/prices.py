@@ -69,6 +69,7 @@ class Price(NamedTuple):
     value: float
     why: str = ""
     set_at_s: float = 0.0
+    row: PriceRow | None = None
 
 
 class Prices:
@@ -150,7 +151,7 @@ def _priced(row: PriceRow, model: Model, quantity: Quantity, set_at_s: float) ->
             times = Decimal(str(model.seconds)) * quantity.steps / model.steps
             times *= Decimal(quantity.width * quantity.height) / (model.width * model.height)
     usd = (row.usd * times).quantize(_SMALLEST, ROUND_UP)
-    return Price(usd, float(usd), set_at_s=set_at_s)
+    return Price(usd, float(usd), set_at_s=set_at_s, row=row)
 
 
 def price_of(model: Model, steps: int) -> Decimal:
@@ -162,16 +163,24 @@ def price_of(model: Model, steps: int) -> Decimal:
 
 def rows_of(path: str | None, models: Iterable[Model]) -> tuple[PriceRow, ...]:
     """The rows of `[[prices]]`. Errors: InvalidInput naming every bad row, and every row about nobody we know."""
-    rows = config.rows_of(path, "prices", PriceRow)
-    known = {(model.provider, model.name) for model in models}
+    rows, known = config.rows_of(path, "prices", PriceRow), list(models)
     errors: list[FieldError] = []
     for at, row in enumerate(rows):
-        if row.provider not in {provider for provider, _ in known}:
-            errors.append(FieldError(f"/prices/{at}/provider", f"no model is of provider {row.provider}"))
-        elif row.model is not None and (row.provider, row.model) not in known:
-            errors.append(FieldError(f"/prices/{at}/model", f"{row.provider} has no model {row.model}"))
+        if why := unknown(row, known):
+            errors.append(FieldError(f"/prices/{at}/{'provider' if why.startswith('no ') else 'model'}", why))
         if row.until is not None and row.until <= datetime.now(UTC):
             errors.append(FieldError(f"/prices/{at}/until", f"was good until {row.until.isoformat()}, which is over"))
     if errors:
         raise InvalidInput(errors)
     return tuple(rows)
+
+
+def unknown(row: PriceRow, models: Sequence[Model]) -> str:
+    """Why a row prices nobody that we know; empty when it does."""
+    providers = {model.provider for model in models}
+    if row.provider not in providers:
+        return f"no model is of provider {row.provider}; there are: {', '.join(sorted(providers))}"
+    names = {model.name for model in models if model.provider == row.provider}
+    if row.model is not None and row.model not in names:
+        return f"{row.provider} has no model {row.model}; it has: {', '.join(sorted(names))}"
+    return ""
