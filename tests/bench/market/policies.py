@@ -133,12 +133,16 @@ class Clairvoyant(Simple):
 
 
 class Ours(Simple):
-    """The product: `choose.rank` over the rows that `memory.health` makes every five seconds, prices by event, caps."""
+    """The product: `choose.rank` over the rows that `memory.health` makes every five seconds, prices by event, caps.
+
+    `publish_every_s` makes health later; longer than the week, it is never heard.
+    """
 
     name = "giclee"
 
-    def __init__(self, world: World, *, hedges: bool = False, known: dict[str, Any] | None = None) -> None:
+    def __init__(self, world: World, *, hedges: bool = False, publish_every_s: float = PUBLISH_EVERY_S) -> None:
         super().__init__(world)
+        self._every_s = publish_every_s
         self._hedges = hedges
         self._told = world.told_prices()
         self._live: dict[str, PriceSet] = {}
@@ -148,17 +152,15 @@ class Ours(Simple):
         self._dirty: dict[int, float] = {}
         self._advice = Advice(self._rows)
         self._caps = Caps()
-        self.known = Known(
-            prices=Prices(rows(), self._live), advice=self._advice, caps=self._caps, terms=TERMS, **(known or {})
-        )
-        self._offers = [Offer(seller.model) for seller in world.sellers]
+        self.known = Known(prices=Prices(rows(), self._live), advice=self._advice, caps=self._caps, terms=TERMS)
+        self.offers = [Offer(seller.model) for seller in world.sellers]
         self._number = {seller.maker.name: seller.number for seller in world.sellers}
 
     def chain(self, request: Request, candidate: int, at_s: float, without: int | None) -> list[int]:
         self._catch_up(at_s)
         now_s = START_S + at_s
         draw = Draw(request.number * 16 + candidate)
-        places = rank(request.cleared, request.cleared.limit_usd, self._offers, self.known, now_s, draw).places
+        places = rank(request.cleared, request.cleared.limit_usd, self.offers, self.known, now_s, draw).places
         if without is not None:
             places = hedge.fastest_first(places, (self._world.sellers[without].maker.name,))
         chain = [self._number[place.model.name] for place in places]
@@ -198,7 +200,7 @@ class Ours(Simple):
         return hedge.after_s(request.cleared.priority, standing, model.seconds)
 
     def _soil(self, seller: int, at_s: float) -> None:
-        self._dirty.setdefault(seller, math.ceil(at_s / PUBLISH_EVERY_S) * PUBLISH_EVERY_S + ON_THE_WAY_S)
+        self._dirty.setdefault(seller, math.ceil(at_s / self._every_s) * self._every_s + ON_THE_WAY_S)
 
     def _catch_up(self, at_s: float) -> None:
         """Prices that were told by now, health that was published by now."""

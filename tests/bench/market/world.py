@@ -297,11 +297,12 @@ def _passes(chance: Random, base: float, length_s: float) -> list[Change]:
 
 def _requests(chance: Random, count: int, length_s: float) -> list[Request]:
     bins = max(1, int(length_s // 60))
-    weights = [1 + 0.5 * math.sin(2 * math.pi * at / 1440) for at in range(bins)]
-    for _ in range(max(1, round(bins / 250))):  # about forty bursts a week
+    bursts = [1.0] * bins
+    for _ in range(max(1, round(bins / 250))):  # about forty bursts a week; two at once are as strong as the stronger
         start, times = chance.randrange(bins), chance.uniform(6, 14)
         for at in range(start, min(bins, start + chance.randint(2, 8))):
-            weights[at] *= times
+            bursts[at] = max(bursts[at], times)
+    weights = [times * (1 + 0.5 * math.sin(2 * math.pi * at / 1440)) for at, times in enumerate(bursts)]
     minutes = sorted(chance.choices(range(bins), weights, k=count))
     times_s = sorted(60 * (minute + chance.random()) for minute in minutes)
     kinds = chance.choices(range(len(KINDS)), KIND_SHARES, k=count)

@@ -23,9 +23,9 @@ PRIOR_PASSED, PRIOR_SCORED = 6.0, 10.0
 """Before any image of a model is judged: as if 6 of 10 had passed."""
 KIND_WEIGHT = 12.0
 """What a model does over all asset types counts as so many images of one asset type."""
-HALF_LIFE_S = 24 * 3600.0
-"""What was judged a day ago counts half: a provider that is not used becomes uncertain again, and is tried again."""
-EXPLORE_SHARE = 0.10
+HALF_LIFE_S = 6 * 3600.0
+"""What was judged six hours ago counts half: a provider that is not used becomes uncertain, and is tried again."""
+EXPLORE_SHARE = 0.15
 """Of the work that may explore, the share that is chosen by a draw of the posterior instead of its mean."""
 MEAN_MIN = 0.02
 """Nobody is taken for one that never passes: its price over its acceptance must stay a number."""
