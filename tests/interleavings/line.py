@@ -275,7 +275,7 @@ class World:
     def _router(self, name: str, pool: Pool, transport: GatedTransport) -> list[Work]:
         catalogue = Catalogue(tuple(Offer(model, builtin=True) for model in MODELS), "test")
         reads, emits = (ImageCleared, CandidatesRequested), (ImageRouted, GenerationFailed)
-        handle = Router(catalogue, Waves(pool), dict).handle
+        handle = Router(catalogue, Waves(pool)).handle
         return [self._loop(name, Stage(name="router", reads=reads, emits=emits, handle=handle)).run]
 
     def _worker(self, name: str, pool: Pool, transport: GatedTransport) -> list[Work]:

@@ -18,7 +18,7 @@ from giclee.schemas.strict import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="The file named by GICLEE_CONFIG.")
 
-READERS = ("giclee.policy.asset_types", "giclee.scorer.configured")
+READERS = ("giclee.policy.asset_types", "giclee.scorer.configured", "giclee.router.configured")
 """Whose tables only they can read; each prints what is wrong with them and what is in force."""
 
 File = Annotated[Path | None, typer.Argument(help="Absent: the file named by GICLEE_CONFIG.")]
