@@ -106,6 +106,7 @@ def test_a_made_image_names_everything_that_makes_it_again() -> None:
                   adjustments=(mine, by_router), reproducibility="cpu, float32, batch 2")  # fmt: skip
     found, attempt = outcome.events_of(event, told(outcome.made(event, SHAPE, answer, IMAGE)))
     assert isinstance(found, ImageGenerated) and isinstance(attempt, ProviderOutcome)
+    assert attempt.expected_usd == found.price_usd
     assert found.adjustments == (by_router, mine)
     assert (found.model.weights_sha256, found.params.steps, found.seed) == ("a" * 64, 8, event.seed)
     assert (found.labels, found.client_ref) == ({"channel": "email"}, "sku-1")

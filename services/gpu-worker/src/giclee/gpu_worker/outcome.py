@@ -166,6 +166,7 @@ def attempt_of(routed: ImageRouted, told: Told) -> ProviderOutcome | None:
         candidate_id=routed.candidate_id,
         hop=routed.hop,
         fence=told.fence,
+        expected_usd=hop.price_usd,
         **attempt,
     )
 
