@@ -15,7 +15,7 @@ GPU_LOCAL := $(patsubst %/pyproject.toml,%,$(wildcard $(addsuffix /pyproject.tom
 LIGHT_STAMP := .venv/.giclee-ready
 GPU_STAMP := .venv-gpu/.giclee-ready
 
-.PHONY: help setup setup-light check test test-unit demo up down status logs models schemas docs bench kill-matrix
+.PHONY: help setup setup-light check test test-unit demo up down status logs models schemas docs bench bench-router kill-matrix
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ docs: $(LIGHT_STAMP) ## regenerate the docs of settings, metrics and topics
 
 bench: setup ## ratios against a baseline in the same run, into docs/bench.md
 	$(LIGHT) -m tests.bench
+
+# make bench-router ARGS="--requests 5000 --seeds 6"
+bench-router: $(LIGHT_STAMP) ## the router on a made-up market beside others, four weeks of requests, into docs/router.md: about 20 minutes
+	$(LIGHT) -m tests.bench.goal_router $(ARGS)
 
 # make kill-matrix ARGS="--only publisher --modes kill --seeds 1"
 kill-matrix: $(LIGHT_STAMP) ## every failpoint killed, stopped, broken, three seeds each: about two hours

@@ -29,12 +29,15 @@ def worker() -> None:
     from giclee.gpu_worker import picture as encoding
     from giclee.gpu_worker import providers
     from giclee.gpu_worker.provider import Answer, Ask, Description, Made
+    from giclee.gpu_worker.providers.stub import CAPABILITIES
     from giclee.schemas.models import Model
 
     body = encoding.encode(picture())
 
     class Prepared:
         """Answers at once."""
+
+        capabilities = CAPABILITIES
 
         async def make(self, model: Model, asks: Sequence[Ask], padded: int) -> Sequence[Answer]:
             made = Made(body=body, content_type=encoding.CONTENT_TYPE, width=64, height=64, seconds=0.0)

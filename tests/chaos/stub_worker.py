@@ -49,6 +49,8 @@ def fate(model: Model, ask: Ask) -> Answer | None:
 class Charging:
     """The stub with a ledger of its own: a line per call that it charges, when it accepts it."""
 
+    capabilities = Stub.capabilities
+
     def __init__(self, stub: Stub, ledger: Path) -> None:
         self._stub, self._ledger = stub, ledger
         ledger.parent.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,8 @@ LAYERS: dict[str, set[str]] = {
 OWNERS: dict[str, tuple[str, ...]] = {
     "aiokafka": ("bus/kafka.py", "bus/kafka/*.py", "bus/outbox.py", "bus/placement.py"),
     "aioboto3": ("bus/blobs.py",),
-    "botocore": ("bus/blobs.py", "bus/s3.py"),
+    "aiobotocore": ("bus/blobs.py", "gpu_worker/providers/bedrock.py"),
+    "botocore": ("bus/blobs.py", "bus/s3.py", "gpu_worker/providers/bedrock.py"),
     "matplotlib": ("scorer/report.py",),
     "fastapi": (
         "*/api.py",
@@ -43,6 +44,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "replay/doctor_api.py",
         "replay/gate_api.py",
         "replay/held_api.py",
+        "replay/price_api.py",
     ),
     "asyncpg": (
         "*/store.py",
@@ -55,7 +57,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "faust": ("router/health.py",),
     "confluent_kafka": ("infra/topics.py", "bus/avro.py", "cli/lag.py"),
     "httpx2": (
-        "gpu_worker/providers/*.py",
+        "gpu_worker/http.py",
         "intake/quote.py",
         "intake/ask_scorer.py",
         "replay/ask.py",
@@ -191,7 +193,7 @@ def test_a_module_says_what_it_is_for(path: Path) -> None:
     assert path.stem not in WRONG_WORDS
 
 
-LIGHT = ("intake", "policy", "router", "publisher", "replay")
+LIGHT = ("intake", "policy", "router", "publisher", "replay", "gpu_worker")
 _REFUSING = """
 import importlib, sys
 class Refuse:
@@ -205,8 +207,18 @@ importlib.import_module(sys.argv[1])
 
 @pytest.mark.parametrize("service", LIGHT)
 def test_light_services_start_without_heavy_libraries(service: str) -> None:
-    """A light service's entry point imports nothing that weighs gigabytes."""
+    """A light service's entry point imports nothing that weighs gigabytes; nor does a worker's, for hosted pools."""
     command = [sys.executable, "-c", _REFUSING, f"giclee.{service}.__main__"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("provider", ["fal", "replicate", "openai_images", "bedrock", "comfyui"])
+def test_hosted_providers_need_nothing_of_a_device(provider: str) -> None:
+    """A hosted pool's worker runs in the light environment, which has no numpy either."""
+    refusing = _REFUSING.replace('{"torch"', '{"numpy", "torch"')
+    command = [sys.executable, "-c", refusing, f"giclee.gpu_worker.providers.{provider}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr[-2000:]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from giclee.gpu_worker.provider import Ask, DeviceLost, Made, ModelUnusable, NotMade, Shape
 from giclee.schemas.models import Model
+from tests.contract.provider_suite import ProviderSuite
 from tests.kit import tiny_models
 from tests.kit.candidates import model
 
@@ -254,3 +255,13 @@ def test_a_device_that_is_not_there_is_said() -> None:
         assert "no CUDA" in device.choose("auto").reason
         with pytest.raises(ValueError, match="cuda:0"):
             device.choose("cuda:0")
+
+
+class TestDiffusion(ProviderSuite):
+    """A device of ours is a provider like any other."""
+
+    @pytest.fixture
+    def provider(self) -> Any:
+        from giclee.gpu_worker.providers.diffusion import Diffusion
+
+        return Diffusion("cpu")

@@ -90,6 +90,8 @@ async def test_attempts_and_scores_become_health(kafka: KafkaRunning, topic_pref
         await reader.stop()
     assert (row.provider, row.attempts, row.made, row.failures) == ("diffusion", 12, 9, {"transient": 3})
     assert (row.scored, row.passed, row.window_s) == (12, 6, 60)
+    # by model what lasts longer than the minute; a score that names no model is nobody's
+    assert (row.models["m"].samples, round(row.models["unknown"].accepted["generic"].scored)) == (9, 11)
     assert row.p50_s is not None and row.p95_s is not None and row.p50_s <= row.p95_s <= 1.1
     found = envelope.read(seen[-1].headers)
     assert (found.type, found.id, seen[-1].key) == (ProviderHealth.type_name, str(row.event_id()), b"diffusion")

@@ -21,7 +21,7 @@ from giclee.router.handle import Router
 from giclee.router.routes import Catalogue
 from giclee.router.store import Waves
 from giclee.router.waves import Asked, Wave
-from tests.unit.router.builders import DEMO, DRAFT, FINAL, SDXL, cleared, request, wave
+from tests.unit.router.builders import DEMO, DRAFT, FINAL, SDXL, cleared, failing, request, wave
 
 pytestmark = pytest.mark.real
 Replica = Callable[[], Awaitable[Waves]]
@@ -81,8 +81,8 @@ async def test_a_wave_the_database_cannot_hold_fails_alone(replica: Replica) -> 
 
 async def test_a_choice_outlives_restarts_and_tables(replica: Replica) -> None:
     """The same wave at a new process with other models and an ailing provider is answered with the same events."""
-    first = await Router(DEMO, await replica(), lambda: ()).handle(cleared(3, quality="draft"))
-    other = Router(Catalogue((FINAL, SDXL), "other"), await replica(), lambda: {"diffusion"})
+    first = await Router(DEMO, await replica()).handle(cleared(3, quality="draft"))
+    other = Router(Catalogue((FINAL, SDXL), "other"), await replica(), failing(FINAL, SDXL))
     again = await other.handle(cleared(3, quality="draft"))
     assert [event.model_dump_json() for event in again] == [event.model_dump_json() for event in first]
     repeated = await other.handle(wave(0, 0, 3, quality="draft"))
@@ -91,8 +91,8 @@ async def test_a_choice_outlives_restarts_and_tables(replica: Replica) -> None:
 
 async def test_two_replicas_on_one_wave_emit_the_same(replica: Replica) -> None:
     """A zombie and its successor, with different tables, answer alike."""
-    one = Router(DEMO, await replica(), lambda: ())
-    other = Router(Catalogue((FINAL,), "other"), await replica(), lambda: ())
+    one = Router(DEMO, await replica())
+    other = Router(Catalogue((FINAL,), "other"), await replica())
     mine, theirs = await asyncio.gather(
         one.handle(cleared(5, quality="draft")), other.handle(cleared(5, quality="draft"))
     )

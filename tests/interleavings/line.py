@@ -32,7 +32,7 @@ from giclee.gpu_worker.batch import Batcher
 from giclee.gpu_worker.claims import Claims
 from giclee.gpu_worker.handle import Worker
 from giclee.gpu_worker.provider import Answer, Ask, Description, Made, NotMade
-from giclee.gpu_worker.providers.stub import paint
+from giclee.gpu_worker.providers.stub import CAPABILITIES, paint
 from giclee.gpu_worker.shelf import Shelf
 from giclee.gpu_worker.sweep import Sweeper as ClaimSweeper
 from giclee.intake.clock import Clock
@@ -114,6 +114,8 @@ class Fate:
 
 class Painter:
     """A provider that now and then fails, and keeps an account of what it was paid."""
+
+    capabilities = CAPABILITIES
 
     def __init__(self, fate: Fate, turnstile: Turnstile) -> None:
         self._fate, self._turnstile = fate, turnstile
@@ -273,7 +275,7 @@ class World:
     def _router(self, name: str, pool: Pool, transport: GatedTransport) -> list[Work]:
         catalogue = Catalogue(tuple(Offer(model, builtin=True) for model in MODELS), "test")
         reads, emits = (ImageCleared, CandidatesRequested), (ImageRouted, GenerationFailed)
-        handle = Router(catalogue, Waves(pool), dict).handle
+        handle = Router(catalogue, Waves(pool)).handle
         return [self._loop(name, Stage(name="router", reads=reads, emits=emits, handle=handle)).run]
 
     def _worker(self, name: str, pool: Pool, transport: GatedTransport) -> list[Work]:

@@ -289,7 +289,7 @@ def _stages(line: Line, transport: Transport, deriver: Deriver, batcher: Batcher
                          handle=Policy(Judge(MODELS), Verdicts(pool), 72).handle)),
         ("router", Stage(name="router", reads=(ImageCleared, CandidatesRequested),
                          emits=(ImageRouted, GenerationFailed),
-                         handle=Router(catalogue, Waves(pool), dict).handle)),
+                         handle=Router(catalogue, Waves(pool)).handle)),
         (worker_stage.name, worker_stage),
         ("scorer", Stage(name="scorer", reads=(ImageGenerated,), emits=(ImageScored, GenerationFailed),
                          handle=partial(_score, judged=lambda event: line.judged(event)))),

@@ -248,10 +248,12 @@ async def test_half_of_the_last_hundred_stop_the_stage() -> None:
     assert len(world.sent) == 50
 
 
-@pytest.mark.parametrize("mode", ["invalid", "refused"])
+@pytest.mark.parametrize("mode", ["invalid", "refused", "capped"])
 async def test_what_is_not_our_failure_is_no_run(mode: str) -> None:
-    """Invalid records and what an operator refuses: anybody could stop the stage for everybody else."""
-    world = World(Handler(), switches=[switch("tenant:acme", "refuse")] if mode == "refused" else [])
+    """Invalid records, and what an operator refuses by a switch or a cap: else anybody could stop everybody."""
+    cap = Reason(code="spend_cap", stage="gpu-worker.hosted", message="today's cap", retryable=True)
+    capped = [Exhausted("budget", reasons=(cap,)) for _ in range(60)] if mode == "capped" else []
+    world = World(Handler(*capped), switches=[switch("tenant:acme", "refuse")] if mode == "refused" else [])
     record = Record(topic=REQUESTED, value=b"{") if mode == "invalid" else request_record(tenant="acme")
     for _ in range(60):
         stalled(await world.give(record))

@@ -24,6 +24,9 @@ kind = "palete"
 dimension = "alignment"
 pass_at = 1
 doubt_at = 3
+[[spend-cap]]
+provider = "diffusion"
+daily_usd = 1
 [[nonsense]]
 """
 GOOD = """
@@ -57,6 +60,7 @@ def test_every_error_of_every_table_is_said_at_once(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert {
         "/models/0/name", "/asset-type/0/wanted_max", "/evaluator/0/kind", "/gate/0", "/nonsense",
+        "/spend-cap/0/provider",
     } <= set(pointers)  # fmt: skip
     assert pointers.count("/nonsense") == 1
 
@@ -85,7 +89,7 @@ def test_show_is_the_built_in_tables_under_the_file(tmp_path: Path) -> None:
     path = tmp_path / "giclee.toml"
     path.write_text(GOOD)
     shown = json.loads(CliRunner().invoke(app, ["config", "show", str(path), "--json"]).stdout)
-    assert list(shown) == ["models", "gate", "reference", "evaluator", "asset-type"]
+    assert list(shown) == ["models", "prices", "costs", "spend-cap", "gate", "reference", "evaluator", "asset-type"]
     assert {"dimension": "brand", "asset_type": "square", "pass_at": 0.5, "doubt_at": 0.2} in shown["gate"]
     assert "alignment" in {row["dimension"] for row in shown["gate"]}
     assert {"square", "product-tile"} <= {row["name"] for row in shown["asset-type"]}
@@ -100,4 +104,4 @@ def test_show_refuses_a_file_that_would_not_start_and_a_table_that_is_none(tmp_p
     path.write_text(BAD)
     done = CliRunner().invoke(app, ["config", "show", str(path)])
     assert (done.exit_code, "/asset-type/0/wanted_max" in done.stdout) == (1, True)
-    assert CliRunner().invoke(app, ["config", "show", "--table", "prices"]).exit_code == 2
+    assert CliRunner().invoke(app, ["config", "show", "--table", "profits"]).exit_code == 2

@@ -59,6 +59,23 @@ def test_only_a_chain_that_failed_for_now_is_exhausted(
     assert outcome.not_made(event, answer).outcome == comes_to
 
 
+@pytest.mark.parametrize(("code", "kind"), [("spend_cap", "budget"), ("call_rate", "rate")])
+def test_a_call_that_we_did_not_make_is_no_attempt_and_a_replay_may_make_it(code: str, kind: Any) -> None:
+    """Our own cap says nothing about the provider (trap T23); a chain that ends so is exhausted, not failed."""
+    decision = outcome.not_made(routed(), NotMade(outcome=kind, message="no", code=code))
+    assert decision.outcome == "exhausted" and decision.paid_usd == 0 and decision.detail["attempt"] is None
+    assert decision.detail["reason"]["retryable"] and code in reasons.TABLE
+
+
+def test_a_made_image_costs_what_its_provider_says_else_its_price() -> None:
+    """Rounded up to a millionth, since no amount of ours is finer; the attempt tells provider health the same."""
+    answer = Made(
+        body=b"x", content_type="image/webp", width=64, height=64, seconds=0.5, cost_usd=Decimal("0.00031201")
+    )
+    decision = outcome.made(routed(), SHAPE, answer, IMAGE)
+    assert decision.paid_usd == decision.detail["attempt"]["price_usd"] == Decimal("0.000313")
+
+
 @pytest.mark.parametrize(("hops", "comes_to"), [(1, "failed"), (2, "routed")])
 def test_a_hop_over_the_limit_is_not_taken_and_never_exhausted(hops: int, comes_to: str) -> None:
     """What the limit leaves without an affordable hop is a failure even after transient ones."""
@@ -89,6 +106,7 @@ def test_a_made_image_names_everything_that_makes_it_again() -> None:
                   adjustments=(mine, by_router), reproducibility="cpu, float32, batch 2")  # fmt: skip
     found, attempt = outcome.events_of(event, told(outcome.made(event, SHAPE, answer, IMAGE)))
     assert isinstance(found, ImageGenerated) and isinstance(attempt, ProviderOutcome)
+    assert attempt.expected_usd == found.price_usd
     assert found.adjustments == (by_router, mine)
     assert (found.model.weights_sha256, found.params.steps, found.seed) == ("a" * 64, 8, event.seed)
     assert (found.labels, found.client_ref) == ({"channel": "email"}, "sku-1")

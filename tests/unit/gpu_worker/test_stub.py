@@ -12,6 +12,8 @@ from giclee.gpu_worker import picture
 from giclee.gpu_worker.provider import Ask, Made, NotMade, Shape
 from giclee.gpu_worker.providers.stub import Stub, paint
 from giclee.models import oracle, world
+from giclee.schemas.models import Model
+from tests.contract.provider_suite import ProviderSuite
 from tests.kit.candidates import model
 
 
@@ -72,3 +74,15 @@ def test_values_that_are_not_finite_are_no_picture() -> None:
     assert picture.quantized(image) is not None
     image[0, 0, 0] = np.nan
     assert picture.quantized(image) is None
+
+
+class TestStub(ProviderSuite):
+    """The stub is a provider like any other."""
+
+    @pytest.fixture
+    def provider(self) -> Stub:
+        return Stub()
+
+    @pytest.fixture
+    def row(self) -> Model:
+        return model()

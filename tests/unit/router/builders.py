@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from giclee.router.advice import Advice
+from giclee.router.choose import Known
 from giclee.router.routes import Catalogue, Offer
 from giclee.schemas.envelope import Envelope
-from giclee.schemas.events import CandidatesRequested, Cleared, ImageCleared
+from giclee.schemas.events import CandidatesRequested, Cleared, ImageCleared, ProviderHealth, SwitchSet
+from giclee.schemas.health import ModelHealth
 from giclee.schemas.models import Model
 
 ID = UUID("11111111-2222-3333-4444-555555555555")
@@ -61,3 +64,30 @@ def wave(number: int, first_index: int, count: int, *, limit_usd: str = "0.001",
     )  # fmt: skip
     event.delivered(Envelope(origin="image.candidates-requested.v1:0:1", recorded_at=AT))
     return event
+
+
+AT_S = AT.timestamp()
+
+
+def told(offer: Offer, at: datetime = AT, **values: Any) -> ProviderHealth:
+    """What health tells of an offer's model."""
+    return ProviderHealth(
+        provider=offer.model.provider, attempts=0, made=0, window_s=60, at=at,
+        models={offer.model.name: ModelHealth.model_validate(values)},
+    )  # fmt: skip
+
+
+def knowing(*rows: ProviderHealth, switches: dict[str, SwitchSet] | None = None, **values: Any) -> Known:
+    """What a choice knows, with health of these providers and these switches."""
+    stopped = switches or {}
+    advice = Advice({row.provider: row for row in rows}, stopped)
+    return Known(advice=advice, switches=stopped, **values)
+
+
+def failing(*offers: Offer) -> Known:
+    """These models failed three times in a row just now."""
+    return knowing(*(told(offer, tried=5, failed=3, streak=3, failed_at=AT) for offer in offers))
+
+
+def switch(scope: str, mode: str, at: datetime = AT) -> SwitchSet:
+    return SwitchSet(scope=scope, mode=mode, reason="a test", actor="ada", set_at=at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,11 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from giclee.router.choose import Choice, choose, no_route
+from giclee.router.choose import Choice, Known, choose, no_route
+from giclee.router.costs import Draw
 from giclee.router.prices import price_of
 from giclee.router.routes import Offer
 from giclee.schemas import reasons
-from tests.unit.router.builders import DRAFT, FINAL, SDXL, model, request
+from tests.unit.router.builders import (
+    AT,
+    AT_S,
+    DRAFT,
+    FINAL,
+    SDXL,
+    failing,
+    knowing,
+    model,
+    request,
+    switch,
+    told,
+)
 
 LIMIT = Decimal("0.001")
 
@@ -115,12 +129,156 @@ def test_more_steps_cost_more() -> None:
     assert price_of(SDXL.model, 40) == Decimal("0.01")  # a provider that charges by the image
 
 
-def test_order_is_health_then_route_then_price() -> None:
-    """An ailing provider comes last, and is still there."""
+def test_order_is_health_then_route_then_cost() -> None:
+    """A provider that fails in a row comes last, and is still there."""
     cheap, dear = Offer(model("cheap", price_usd="0.0001", provider="a")), Offer(model("dear", provider="b"))
-    assert names(choose(request(), LIMIT, [dear, cheap])) == ["cheap", "dear"]
-    assert names(choose(request(), LIMIT, [dear, cheap], ailing={"a"})) == ["dear", "cheap"]
-    assert names(choose(request(), LIMIT, [dear, cheap], ailing={"a", "b", "c"})) == ["cheap", "dear"]
+    assert names(choose(request(), LIMIT, [dear, cheap], now_s=AT_S)) == ["cheap", "dear"]
+    assert names(choose(request(), LIMIT, [dear, cheap], failing(cheap), now_s=AT_S)) == ["dear", "cheap"]
+    assert names(choose(request(), LIMIT, [dear, cheap], failing(cheap, dear), now_s=AT_S)) == ["cheap", "dear"]
+
+
+def test_the_cheapest_is_who_is_cheapest_for_an_approved_image() -> None:
+    """Twice the price is little where four times as many images pass; both are told with what they cost."""
+    bad, good = (
+        Offer(model("bad", price_usd="0.004", provider="a")),
+        Offer(model("good", price_usd="0.008", provider="b")),
+    )
+    rows = (
+        told(bad, accepted={"generic": {"passed": 40, "scored": 200, "at": AT}}),
+        told(good, accepted={"generic": {"passed": 160, "scored": 200, "at": AT}}),
+    )
+    choice = choose(request(), Decimal(1), [bad, good], knowing(*rows), now_s=AT_S)
+    assert names(choice) == ["good", "bad"]
+    assert [one.per_approved_usd for one in choice.weighed] == sorted(one.per_approved_usd for one in choice.weighed)
+    assert choice.weighed[0].acceptance == pytest.approx(0.8, abs=0.02)
+    unknown_kind = choose(request(asset_type="email-hero"), Decimal(1), [bad, good], knowing(*rows), now_s=AT_S)
+    assert names(unknown_kind) == ["good", "bad"]  # what a model does for others is the prior of a new asset type
+
+
+def test_a_breaker_rests_longer_with_every_failure_and_then_has_one_trial() -> None:
+    """Half open on real work: one wave at a time, none that somebody waits for."""
+    cheap, dear = Offer(model("cheap", price_usd="0.0001", provider="a")), Offer(model("dear", provider="b"))
+
+    def first(known: Known, after_s: float, **values: Any) -> str:
+        return names(choose(request(**values), LIMIT, [cheap, dear], known, now_s=AT_S + after_s))[0]
+
+    three = knowing(told(cheap, streak=3, failed_at=AT, tried=3, failed=3))
+    five = knowing(told(cheap, streak=5, failed_at=AT, tried=5, failed=5))
+    assert [first(three, after_s) for after_s in (14, 16)] == ["dear", "cheap"]
+    assert [first(five, after_s) for after_s in (16, 59, 61)] == ["dear", "dear", "cheap"]
+    assert first(three, 16, priority="interactive") == "dear"
+    trial = choose(request(), LIMIT, [cheap, dear], three, now_s=AT_S + 16)
+    three.taken([cheap, dear], trial, 1, AT_S + 16)
+    assert [first(three, after_s) for after_s in (17, 27)] == ["dear", "cheap"]
+
+
+@pytest.mark.parametrize(
+    ("word", "later_s", "chain"), [("auth", 90 * 86400.0, ["dear"]), ("budget", 86400.0, ["cheap", "dear"])]
+)
+def test_who_refuses_us_is_held_until_its_day_is_over_or_somebody_acts(
+    word: str, later_s: float, chain: list[str]
+) -> None:
+    """A key is mended by people; a budget comes back with the next day; a cleared switch ends both at once."""
+    cheap, dear = Offer(model("cheap", price_usd="0.0001", provider="a")), Offer(model("dear", provider="b"))
+    until = {"held_until": AT + timedelta(days=1)} if word == "budget" else {}
+    row = told(cheap, held=word, held_since=AT, **until)
+    asked = request(closes_by=AT + timedelta(days=100))
+    held = choose(asked, LIMIT, [cheap, dear], knowing(row), now_s=AT_S + 1)
+    assert (names(held), codes(held)) == (["dear"], {"cheap": "provider_held"})
+    assert names(choose(asked, LIMIT, [cheap, dear], knowing(row), now_s=AT_S + later_s)) == chain
+    cleared = {"provider:a": switch("provider:a", "clear", AT + timedelta(seconds=1))}
+    assert names(choose(asked, LIMIT, [cheap, dear], knowing(row, switches=cleared), now_s=AT_S + 2))[0] == "cheap"
+    assert names(choose(asked, LIMIT, [cheap], knowing(row), now_s=AT_S + 1)) == ["cheap"]  # nobody else is there
+
+
+def test_switches_refuse_and_hold() -> None:
+    """Refused is out; held is out while anybody else is there, else the work waits with it."""
+    cheap, dear = Offer(model("cheap", price_usd="0.0001", provider="a")), Offer(model("dear", provider="b"))
+    refused = knowing(switches={"provider:a": switch("provider:a", "refuse")})
+    assert codes(choose(request(), LIMIT, [cheap, dear], refused, now_s=AT_S)) == {"cheap": "switch_refused"}
+    assert no_route(choose(request(), LIMIT, [cheap], refused, now_s=AT_S))[0].code == "no_route"
+    held = knowing(switches={"model:cheap": switch("model:cheap", "hold")})
+    assert names(choose(request(), LIMIT, [cheap, dear], held, now_s=AT_S)) == ["dear"]
+    assert names(choose(request(), LIMIT, [cheap], held, now_s=AT_S)) == ["cheap"]
+
+
+def test_who_is_at_its_cap_or_too_slow_is_set_aside() -> None:
+    """Both come after whoever is not, and say why."""
+    capped = Offer(model("capped", price_usd="0.0001", provider="a", per_minute=3))
+    slow = Offer(model("slow", price_usd="0.0002", provider="b", seconds=120.0))
+    plain = Offer(model("plain", price_usd="0.0003", provider="c"))
+    known, asked = knowing(), request(closes_by=AT + timedelta(seconds=60))
+    first = choose(asked, LIMIT, [capped, slow, plain], known, now_s=AT_S)
+    assert names(first) == ["capped", "plain", "slow"]
+    known.taken([capped, slow, plain], first, 1, AT_S)
+    second = choose(asked, LIMIT, [capped, slow, plain], known, now_s=AT_S)
+    assert names(second)[0] == "plain"
+    why = {one.model: one.why for one in second.weighed}
+    assert "3 calls a minute" in why["capped"] and "takes 120.0 s" in why["slow"]
+    assert names(choose(asked, LIMIT, [capped, slow, plain], known, now_s=AT_S + 20))[0] == "capped"
+
+
+def test_a_record_of_the_future_is_ignored() -> None:
+    """A clock that is wrong must not close or open anything."""
+    cheap, dear = Offer(model("cheap", price_usd="0.0001", provider="a")), Offer(model("dear", provider="b"))
+    ahead = told(cheap, at=AT + timedelta(minutes=1), streak=9, failed_at=AT + timedelta(minutes=1))
+    assert names(choose(request(), LIMIT, [cheap, dear], knowing(ahead), now_s=AT_S)) == ["cheap", "dear"]
+
+
+def test_exploring_is_for_public_work_that_nobody_waits_for() -> None:
+    """Hundred draws: some standard waves go where we are not sure, no interactive or confidential one does."""
+    sure, unsure = (
+        Offer(model("sure", price_usd="0.004", provider="a")),
+        Offer(model("unsure", price_usd="0.0044", provider="b")),
+    )
+    known = knowing(told(sure, accepted={"generic": {"passed": 130, "scored": 200, "at": AT}}))
+
+    def elsewhere(**values: Any) -> int:
+        draws = [Draw(seed, share=1.0) for seed in range(100)]
+        chosen = [choose(request(**values), Decimal(1), [sure, unsure], known, now_s=AT_S, draw=draw) for draw in draws]
+        return sum(names(choice)[0] == "unsure" for choice in chosen)
+
+    assert elsewhere(priority="interactive") == elsewhere(privacy="confidential") == 0
+    assert 5 < elsewhere() < 95
+
+
+def test_strict_refuses_every_adjustment() -> None:
+    """A stand-in, a seed that is not taken: losers with the field named."""
+    no_seed = Offer(model("hosted", takes_seed=False))
+    assert names(choose(request(seed_asked=True), LIMIT, [no_seed])) == ["hosted"]
+    assert [a.field for a in choose(request(seed_asked=True), LIMIT, [no_seed]).chain[0].adjustments] == ["seed"]
+    assert codes(choose(request(seed_asked=True, strict=True), LIMIT, [no_seed])) == {"hosted": "param_unsupported"}
+    assert names(choose(request(quality="draft", strict=True), LIMIT, [DRAFT, FINAL])) == ["shapes-draft"]
+
+
+def test_bulk_may_use_its_own_pools_and_is_not_starved_there() -> None:
+    """A pool for interactive work takes what waited long, whatever its priority."""
+    fast = Offer(model("fast", priorities=["interactive"]))
+    assert codes(choose(request(priority="bulk"), LIMIT, [fast], now_s=AT_S)) == {"fast": "no_route"}
+    assert names(choose(request(priority="interactive"), LIMIT, [fast], now_s=AT_S)) == ["fast"]
+    assert names(choose(request(priority="bulk"), LIMIT, [fast], now_s=AT_S + 2 * 3600)) == ["fast"]
+
+
+def test_a_hedge_goes_to_who_is_fast_and_not_silent() -> None:
+    """Where somebody waits the choice says when another is worth asking for; that one passes over who is silent."""
+    slow = Offer(model("slow", price_usd="0.004", provider="a", seconds=9.0))
+    near = Offer(model("near", price_usd="0.0042", provider="b", seconds=5.0))
+    fast = Offer(model("fast", price_usd="0.005", provider="c", seconds=2.0))
+    dear = Offer(model("dear", price_usd="0.02", provider="d", seconds=1.0))
+    offers = [slow, near, fast, dear]
+    usual = choose(request(priority="interactive"), Decimal(1), offers, now_s=AT_S)
+    assert (names(usual)[0], usual.hedge_after_s) == ("slow", 36.0)
+    assert choose(request(), Decimal(1), offers, now_s=AT_S).hedge_after_s is None
+    hedge = choose(request(priority="interactive"), Decimal(1), offers, now_s=AT_S, silent=("a",))
+    assert (names(hedge), hedge.hedge_after_s) == (["fast", "near", "dear"], None)
+    measured = knowing(told(slow, p50_s=3.0, p95_s=10.0, samples=50))
+    assert choose(request(priority="interactive"), Decimal(1), offers, measured, now_s=AT_S).hedge_after_s == 12.0
+
+
+def test_an_outage_of_everybody_is_no_reason_to_give_up() -> None:
+    """Contract rule 9: what fails for now is tried and becomes a dead letter that a replay mends, never a failure."""
+    one, two = Offer(model("one", provider="a")), Offer(model("two", provider="b"))
+    assert sorted(names(choose(request(), LIMIT, [one, two], failing(one, two), now_s=AT_S))) == ["one", "two"]
 
 
 def test_no_route_names_each_loser() -> None:
@@ -160,7 +318,7 @@ MODELS = some.builds(
     steps=some.none() | some.sampled_from([1, 8, 20]),
     negative=some.none() | some.just("blurry"),
     side=some.none() | some.sampled_from([64, 256, 65]),
-    ailing=some.sets(some.sampled_from(["diffusion", "cloud"])),
+    ailing=some.booleans(),
 )
 def test_every_offer_is_in_the_chain_or_a_loser(
     offers: list[Offer],
@@ -169,14 +327,14 @@ def test_every_offer_is_in_the_chain_or_a_loser(
     steps: int | None,
     negative: str | None,
     side: int | None,
-    ailing: set[str],
+    ailing: bool,
 ) -> None:
     """Exactly one of both for each; every hop fits limit, privacy and size; order and health change no member."""
     asked = request(
         quality=quality, privacy=privacy, params={"steps": steps} if steps else {}, negative_prompt=negative,
         size={"width": side, "height": side} if side else None,
     )  # fmt: skip
-    choice = choose(asked, LIMIT, offers, ailing=ailing)
+    choice = choose(asked, LIMIT, offers, failing(*offers) if ailing else None, now_s=AT_S)
     by_name = {offer.model.name: offer.model for offer in offers}
     losers = [reason.message.split()[0] for reason in choice.losers]
     assert sorted([*names(choice), *losers]) == sorted(by_name)
@@ -186,7 +344,7 @@ def test_every_offer_is_in_the_chain_or_a_loser(
         assert hop.price_usd <= LIMIT
         assert row.private or privacy == "public"
         assert side is None or (hop.width, hop.height) == (side, side)
-    calm = choose(asked, LIMIT, list(reversed(offers)))
+    calm = choose(asked, LIMIT, list(reversed(offers)), now_s=AT_S)
     assert set(names(calm)) == set(names(choice))
     assert Choice.model_validate(choice.model_dump(mode="json", exclude_none=True)) == choice
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as some
 
+from giclee.router.choose import Known
 from giclee.router.handle import Router
 from giclee.router.routes import Catalogue
 from giclee.router.waves import Asked, Wave, answers, seed_of
 from giclee.schemas import topics
 from giclee.schemas.events import CandidatesRequested, GenerationFailed, ImageRouted
 from giclee.schemas.parts import Reason, candidate_id
-from tests.unit.router.builders import DEMO, DRAFT, FINAL, ID, SDXL, cleared, wave
+from tests.unit.router.builders import AT_S, DEMO, DRAFT, FINAL, ID, SDXL, cleared, failing, wave
 
 
 class Memory:
@@ -28,8 +28,8 @@ class Memory:
         return self.rows.setdefault(asked.key, asked.wave)
 
 
-def router(catalogue: Catalogue = DEMO, memory: Memory | None = None, ailing: Sequence[str] = ()) -> Router:
-    return Router(catalogue, memory or Memory(), lambda: ailing)
+def router(catalogue: Catalogue = DEMO, memory: Memory | None = None, known: Known | None = None) -> Router:
+    return Router(catalogue, memory or Memory(), known, lambda: AT_S)
 
 
 async def test_wave_zero_is_routed_index_by_index() -> None:
@@ -59,7 +59,7 @@ async def test_a_repeated_wave_is_answered_with_the_same_events() -> None:
     """Also as CandidatesRequested for wave 0, also by a replica with other tables and other health."""
     memory = Memory()
     first = await router(memory=memory).handle(cleared(2, quality="draft"))
-    elsewhere = router(Catalogue((FINAL, SDXL), "other"), memory, ailing=["diffusion"])
+    elsewhere = router(Catalogue((FINAL, SDXL), "other"), memory, failing(FINAL, SDXL))
     again = await elsewhere.handle(cleared(2, quality="draft"))
     assert [event.model_dump_json() for event in again] == [event.model_dump_json() for event in first]
     repeated = await elsewhere.handle(wave(0, 0, 2, quality="draft"))

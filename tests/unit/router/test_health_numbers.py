@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -104,15 +104,6 @@ def test_the_tables_changelogs_are_as_wide_as_their_sources() -> None:
     for name, partitions in changelogs().items():
         assert (rows[name].partitions, rows[name].compacted) == (partitions, True)
     assert "router.health" in topics.row_of(ProviderOutcome).readers
-
-
-def test_an_ailing_provider_is_one_that_mostly_fails_now() -> None:
-    """Too few attempts and old numbers say nothing."""
-    bad = row(attempts=8, made=3, success_ratio=0.375)
-    assert advice.ailing({"diffusion": bad}, NOW) == {"diffusion"}
-    assert advice.ailing({"diffusion": bad}, NOW + timedelta(seconds=61)) == frozenset()
-    assert advice.ailing({"diffusion": row(attempts=4, made=0, success_ratio=0.0)}, NOW) == frozenset()
-    assert advice.ailing({"diffusion": row()}, NOW) == advice.ailing({}, NOW) == frozenset()
 
 
 @given(scored=some.integers(0, 1000), passed=some.integers(0, 1000))

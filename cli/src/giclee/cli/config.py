@@ -11,12 +11,14 @@ import typer
 
 from giclee.cli.offline import answer_of
 from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
-from giclee.schemas import models
-from giclee.schemas.config import TABLES, told
+from giclee.schemas import models, spend_caps
+from giclee.schemas.config import TABLES, rows_of, told
+from giclee.schemas.models import Model
+from giclee.schemas.strict import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="The file named by GICLEE_CONFIG.")
 
-READERS = ("giclee.policy.asset_types", "giclee.scorer.configured")
+READERS = ("giclee.policy.asset_types", "giclee.scorer.configured", "giclee.router.configured")
 """Whose tables only they can read; each prints what is wrong with them and what is in force."""
 
 File = Annotated[Path | None, typer.Argument(help="Absent: the file named by GICLEE_CONFIG.")]
@@ -67,7 +69,7 @@ def _read(path: str | None) -> tuple[list[dict[str, str]], dict[str, list[dict[s
     """What is wrong, each once, and the rows of every table."""
     wrong: list[dict[str, str]] = []
     rows: dict[str, list[dict[str, Any]]] = {}
-    for ask in (_models(path), *(_of(reader, path) for reader in READERS)):
+    for ask in (_models(path), _caps(path), *(_of(reader, path) for reader in READERS)):
         answer = ask()
         wrong += [one for one in answer["wrong"] if one not in wrong]
         rows |= answer["rows"]
@@ -80,6 +82,21 @@ def _models(path: str | None) -> Callable[[], dict[str, Any]]:
         return {"models": [row.model_dump(mode="json") for row in found.values()]}
 
     return lambda: told(rows)
+
+
+def _caps(path: str | None) -> Callable[[], dict[str, Any]]:
+    def rows() -> dict[str, list[dict[str, Any]]]:
+        return {spend_caps.TABLE: [cap._asdict() for cap in spend_caps.load(path, _providers(path))]}
+
+    return lambda: told(rows)
+
+
+def _providers(path: str | None) -> set[str] | None:
+    """Those that rows of models name; None where the rows are wrong."""
+    try:
+        return {row.provider for row in rows_of(path, "models", Model)}
+    except InvalidInput:
+        return None
 
 
 def _of(reader: str, path: str | None) -> Callable[[], dict[str, Any]]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from giclee.schemas import ids
 from giclee.schemas.envelope import Envelope
 from giclee.schemas.gates import GateRow
+from giclee.schemas.health import ModelHealth, Weighed
 from giclee.schemas.parts import (
     Adjustment,
     AltText,
@@ -59,6 +60,7 @@ from giclee.schemas.parts import (
     Text,
     Usd,
 )
+from giclee.schemas.prices import PriceRow
 from giclee.schemas.prompts import PromptSlots
 
 UNSUPPORTED = ("formats", "inputs", "webhook", "parent")
@@ -226,9 +228,11 @@ class Cleared(Part):
     quality: Quality
     priority: Priority
     privacy: Privacy
+    strict: bool = False
     model: ModelPin | None = None
     params: Params = Params()
     seed: int
+    seed_asked: bool = False
     limit_usd: Usd
     escalation_limit_usd: Usd | None = None
     copies: Copies = "order"
@@ -293,7 +297,11 @@ class CandidateEvent(RequestEvent):
 
 
 class ImageRouted(CandidateEvent):
-    """A candidate was given to a provider. `chain[hop]` is asked now; the rest is the fallback."""
+    """A candidate was given to a provider. `chain[hop]` is asked now; the rest is the fallback.
+
+    `weighed` says what each of the chain is expected to cost, `losers` why every other model is not in it.
+    `hedge_after_s`: where somebody waits, how long before one more index at another provider is worth its price.
+    """
 
     wave: Annotated[int, Field(ge=0)]
     chain: Annotated[tuple[Hop, ...], Field(min_length=1)]
@@ -303,6 +311,9 @@ class ImageRouted(CandidateEvent):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
     request: Cleared
     reasons: tuple[Reason, ...] = ()
+    weighed: tuple[Weighed, ...] = ()
+    losers: tuple[Reason, ...] = ()
+    hedge_after_s: float | None = None
 
     @model_validator(mode="after")
     def _hop_is_of_the_chain(self) -> ImageRouted:
@@ -373,13 +384,17 @@ class ImageScored(CandidateEvent):
 
 
 class CandidatesRequested(WaveEvent):
-    """The publisher wants more candidates, or wants a silent wave looked at again."""
+    """The publisher wants more candidates, or wants a silent wave looked at again.
+
+    `hedges`: providers whose candidates are silent; this wave's go elsewhere, to who is fast.
+    """
 
     wave: Annotated[int, Field(ge=0)]
     first_index: Annotated[int, Field(ge=0)]
     count: Annotated[int, Field(ge=1, le=400)]
     limit_usd: Usd
     closes_by: Instant
+    hedges: tuple[str, ...] = ()
 
     def about(self) -> tuple[object, ...]:
         return (self.tenant, self.request_id, self.wave)
@@ -537,7 +552,11 @@ class ImageStalled(Event):
 
 
 class ProviderOutcome(Event):
-    """One attempt at a provider ended. Feeds provider health; nothing that matters is summed from it."""
+    """One attempt at a provider ended. Feeds provider health; nothing that matters is summed from it.
+
+    Only the provider's doing is told here: a fault of ours (database, bucket, decoding) is no attempt's outcome.
+    `price_usd` was paid, `expected_usd` was the hop's price.
+    """
 
     provider: str
     model: str
@@ -548,6 +567,8 @@ class ProviderOutcome(Event):
     seconds: float
     price_usd: Usd
     at: Instant
+    expected_usd: Usd | None = None
+    queue_s: float | None = None
 
     def about(self) -> tuple[object, ...]:
         return (self.provider, self.candidate_id, self.hop, self.fence)
@@ -570,6 +591,7 @@ class ProviderHealth(Event):
     passed: int = 0
     window_s: int
     at: Instant
+    models: dict[str, ModelHealth] = {}
 
     def about(self) -> tuple[object, ...]:
         return (self.provider, self.at.isoformat())
@@ -606,6 +628,27 @@ class GateSet(Event):
 
     place: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}/[a-z][a-z0-9-]{0,31}/[a-z0-9]{1,8}$")]
     row: GateRow | None = None
+    reason: Text
+    actor: str
+    set_at: Instant
+
+    def about(self) -> tuple[object, ...]:
+        return (self.place, self.set_at.isoformat())
+
+    def key(self) -> str:
+        return self.place
+
+
+class PriceSet(Event):
+    """Somebody set a price, or took one back (`row` absent). Compacted; the newest per place is the truth.
+
+    In force for what is routed from then on, until the row's `until`.
+    """
+
+    place: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}/[a-z0-9._-]{1,64}/(any|draft|final)/[0-9a-z.+-]{1,12}$")
+    ]
+    row: PriceRow | None = None
     reason: Text
     actor: str
     set_at: Instant

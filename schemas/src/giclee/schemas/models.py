@@ -9,22 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from giclee.schemas import config
-from giclee.schemas.parts import Pool, Quality, StrictPart, Usd
+from giclee.schemas.parts import Pool, Priority, Quality, StrictPart, Usd
 from giclee.schemas.strict import FieldError, InvalidInput
+
+DataTerms = Literal["nothing-kept", "kept", "trained-on"]
 
 
 class Model(StrictPart):
     """One model as it is offered.
 
-    `location` is a pipeline folder (relative ones are looked up beside the file that names them, built-in
-    ones under `models/`) or a repository name, always pinned by `revision`. `price_usd` is for one image
-    at the model's own steps; `seconds` is what one image is expected to take; sizes are in pixels and
-    must be multiples of `size_multiple`.
+    `location` is a pipeline folder or, for a hosted model, a file (relative ones are looked up beside the file that
+    names them, built-in ones under `models/`), a repository name or a provider's name for it, pinned by `revision`.
+    `price_usd` is for one image at the model's own steps; `seconds` is what one image is expected to take; sizes are
+    in pixels and must be multiples of `size_multiple`. `priorities` are those it works for: a pool of its own for
+    interactive work, another for bulk. `per_minute` calls are allowed by the provider. `data_terms` says what the
+    provider may do with prompts and pictures; what it keeps or learns from is not private.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -48,6 +52,16 @@ class Model(StrictPart):
     size_multiple: Annotated[int, Field(ge=1, le=64)] = 8
     batch_max: Annotated[int, Field(ge=1, le=64)] = 4
     dtype: Annotated[str, Field(pattern=r"^(float32|float16|bfloat16)$")] = "float32"
+    takes_seed: bool = True
+    priorities: Annotated[list[Priority], Field(min_length=1)] = ["interactive", "standard", "bulk"]
+    per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    data_terms: DataTerms = "nothing-kept"
+
+    @model_validator(mode="after")
+    def _private_means_that_nothing_is_kept(self) -> Model:
+        if self.private and self.data_terms != "nothing-kept":
+            raise ValueError(f"private = true does not go with data_terms = {self.data_terms!r}; say private = false")
+        return self
 
 
 BUILTIN: dict[str, dict[str, Any]] = {
@@ -55,6 +69,9 @@ BUILTIN: dict[str, dict[str, Any]] = {
     "shapes-draft": {"qualities": ["draft"], "price_usd": "0.0001", "seconds": 0.2},
 }
 """The demo models: what their manifests do not say. Prices are made up, so that routes differ."""
+
+OWN_PROVIDERS = frozenset({"diffusion", "stub"})
+"""Providers that make images on devices of our own. Every other one sends bills: what is not known costs money."""
 
 _SAID_BY_MANIFEST = ("name", "revision", "steps", "guidance_scale", "width", "height")
 
@@ -98,6 +115,6 @@ def load(path: str | None, builtin: tuple[Model, ...]) -> tuple[dict[str, Model]
 def _rows_of(path: Path) -> list[Model]:
     found = config.rows_of(path, "models", Model)
     return [
-        row.model_copy(update={"location": str(where)}) if (where := path.parent / row.location).is_dir() else row
+        row.model_copy(update={"location": str(where)}) if (where := path.parent / row.location).exists() else row
         for row in found
     ]

@@ -34,10 +34,14 @@ TABLE: dict[str, str] = {
     # router and workers
     "no_route": "No provider can make this image; the message says why each cannot.",
     "limit": "No provider's price fits the limit for one candidate.",
+    "price_unknown": "Nobody knows what the model asks for such an image, or the price known is stale.",
+    "provider_held": "The provider is held by a switch, or refused us for want of credit or a key.",
     "provider_failed": "Every provider of the chain failed for a reason that a replay cannot change.",
     "provider_transient": "Every provider of the chain failed for now; a replay may help.",
     "size_unsupported": "The model cannot make that size.",
     "param_unsupported": "The model does not take that parameter.",
+    "spend_cap": "The operator's cap on the day's spending leaves no room for the call; another day may.",
+    "call_rate": "The provider takes only so many calls a minute, and the wait would be too long; a replay may help.",
     "ended": "The request had ended before this candidate was made.",
     # scorer
     "dimension_failed": "A dimension measured the image on the wrong side of its threshold.",

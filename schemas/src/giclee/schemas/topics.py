@@ -84,6 +84,8 @@ TABLE: tuple[Topic, ...] = (
           partitions=1, written_by=("replay",), readers=()),
     Topic(name="gate.set.v1", events=("GateSet",), key="place", compacted=True, retention_days=None,
           partitions=1, written_by=("replay",), readers=()),
+    Topic(name="price.set.v1", events=("PriceSet",), key="place", compacted=True, retention_days=None,
+          partitions=1, written_by=("replay",), readers=()),
 )
 
 CHANGELOGS: tuple[Topic, ...] = (
@@ -98,7 +100,9 @@ CHANGELOGS: tuple[Topic, ...] = (
 DEAD_LETTER_MAX_BYTES = MIB + MIB // 4
 """A dead letter is its record plus headers; it must fit where the record did."""
 
-NO_DEAD_LETTERS = frozenset({"provider.outcome.v1", "provider.health.v1", "switch.set.v1", "gate.set.v1"})
+NO_DEAD_LETTERS = frozenset(
+    {"provider.outcome.v1", "provider.health.v1", "switch.set.v1", "gate.set.v1", "price.set.v1"}
+)
 """Topics without stages of ours that could fail on them."""
 
 

@@ -3,7 +3,7 @@ ImageStalled, both acknowledged before its offset may be committed; an outage ne
 
 A run of dead letters is an outage in disguise: 20 in a row, or half of the last 100, stop the stage before
 the next one is written. Records that are invalid by themselves do not count, or anybody with a keyboard
-could stop the line; nor does what an operator refuses by a switch.
+could stop the line; nor does what an operator refuses, by a switch or by a cap on spending.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Run:
 
     def dies(self, error: Exception) -> None:
         """Note that a record is about to die. Errors: StageStopped when it is one too many."""
-        if _class_of(error) == "invalid" or isinstance(error, switches.Refused):
+        if _class_of(error) == "invalid" or isinstance(error, switches.Refused) or _is_capped(error):
             return
         if self.in_a_row >= RUN_MAX or sum(self.recent) >= WINDOW_MAX:
             raise StageStopped(f"{self.in_a_row} dead letters in a row, {sum(self.recent)} of the last {WINDOW}")
@@ -54,6 +54,12 @@ class Run:
 
 def _class_of(error: Exception) -> str:
     return error.dead_class if isinstance(error, Poison) else "bug"
+
+
+def _is_capped(error: Exception) -> bool:
+    """Whether a chain ended at an operator's cap: one tenant's cap must not stop the others."""
+    reasons: tuple[Reason, ...] = getattr(error, "reasons", ())
+    return bool(reasons) and reasons[-1].code == "spend_cap"
 
 
 def _known(delivery: Delivery) -> dict[str, Any]:

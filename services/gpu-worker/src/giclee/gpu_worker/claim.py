@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from giclee.bus.transport import Record
+from giclee.gpu_worker.bill import Bill, Job, Settled, settle
 from giclee.gpu_worker.outcome import Key, Outcome
 from giclee.gpu_worker.provider import Answer
 from giclee.schemas.events import ImageRouted
@@ -27,7 +28,10 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A claim as it is stored. Amounts in US dollars; `spent_usd` counts all hops and all fences."""
+    """A claim as it is stored. Amounts in US dollars; `spent_usd` counts all hops and all fences.
+
+    `billed`: its provider sends bills, so its calls are in the ledger; `job` is what that provider calls its work.
+    """
 
     key: Key
     state: str
@@ -39,19 +43,27 @@ class Row:
     record: Record
     outcome: Outcome | None
     detail: dict[str, Any]
+    at_risk_usd: Decimal = Decimal(0)
+    billed: bool = False
+    job: Job | None = None
 
     @property
     def spent_usd(self) -> Decimal:
-        return self.base_usd + self.prior_usd
+        return self.base_usd + self.prior_usd + (self.job.usd if self.job is not None else Decimal(0))
 
     @property
     def affordable(self) -> bool:
-        return self.spent_usd + self.price_usd <= self.limit_usd
+        """Whether another price fits the limit; a job that is stored need not be paid for again."""
+        return self.job is not None or self.spent_usd + self.price_usd <= self.limit_usd
 
 
 @dataclass(slots=True, eq=False)
 class Claim:
-    """A claim in this process' hands; `job` makes its image, `image` is where that was stored."""
+    """A claim in this process' hands; `job` makes its image, `image` is where that was stored.
+
+    Of a provider that bills: `begun`, the ledger knows of this fence's call; `job_id`, what the provider calls its
+    work, known here even where it could not be stored; `replaced`, jobs it made another instead of; `bill`, its answer.
+    """
 
     row: Row
     working: bool = False
@@ -59,7 +71,27 @@ class Claim:
     parked_at: float = field(default_factory=time.monotonic)
     job: asyncio.Task[Answer] | None = None
     image: BlobRef | None = None
+    begun: bool = False
+    job_id: str | None = None
+    bill: Bill | None = None
+    replaced: list[Job] = field(default_factory=list)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def failed(self) -> bool:
+        """Whether its job ended without an answer."""
+        return self.job is not None and self.job.done() and (self.job.cancelled() or self.job.exception() is not None)
+
+    @property
+    def unheard(self) -> bool:
+        """Whether a call that may have been billed ended without an answer, and no id leads to its result."""
+        return self.failed and self.begun and self.job_id is None
+
+    def settled(self, paid_usd: Decimal) -> Settled:
+        """What its end means for its money; a device of our own costs what the decision says, `paid_usd`."""
+        if not self.row.billed:
+            return Settled(paid_usd, None, ())
+        return settle(self.row.fence, self.row.job, self.bill, self.replaced)
 
     def begin(self) -> None:
         """A handler works on it."""
@@ -93,5 +125,12 @@ def row_of(found: Any) -> Row:
         headers=tuple((name, base64.b64decode(text)) for name, text in found["record_headers"]),
         timestamp_ms=found["recorded_ms"],
     )
-    same = ("state", "fence", "base_usd", "prior_usd", "price_usd", "limit_usd", "outcome", "detail")
-    return Row(key=(found["candidate_id"], found["hop"]), record=record, **{name: found[name] for name in same})
+    job = None if found["job"] is None else Job(found["job"], found["job_fence"], found["job_usd"])
+    return Row(
+        key=(found["candidate_id"], found["hop"]), record=record, job=job, **{name: found[name] for name in _AS_STORED}
+    )
+
+
+_AS_STORED = (
+    "state", "fence", "base_usd", "prior_usd", "price_usd", "limit_usd", "outcome", "detail", "at_risk_usd", "billed",
+)  # fmt: skip

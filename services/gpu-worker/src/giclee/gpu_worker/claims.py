@@ -24,8 +24,10 @@ from giclee.bus.database import Pool
 from giclee.bus.gather import Gathered
 from giclee.bus.stage import Burial
 from giclee.gpu_worker.claim import Claim, Row, Standing, record_of, row_of
+from giclee.gpu_worker.ledger import Ledger
 from giclee.gpu_worker.outcome import Decision, Key, attempt_of, hop_of, key_of
 from giclee.schemas.events import ImageRouted
+from giclee.schemas.models import OWN_PROVIDERS
 
 SCHEMA = "gpu_worker"
 LEASE_S = 30.0
@@ -44,14 +46,23 @@ queries = database.Queries(Path(__file__).with_name("queries.sql"))
 
 
 class Claims:
-    """The claims of one worker process of one pool. Errors of every method: Transient, Poison.
+    """The claims of one worker process of one pool; its paid calls are in `ledger`. Errors of every method: Transient,
+    Poison.
 
     `place` is what only one process at a time can hold, a port of this host: who holds it now knows that whoever
     claimed from there before has ended, and takes over without waiting for leases.
     """
 
-    def __init__(self, pool: Pool, worker_pool: str, *, lease_s: float = LEASE_S, place: str | None = None) -> None:
-        self.pool_name, self.lease_s = worker_pool, lease_s
+    def __init__(
+        self,
+        pool: Pool,
+        worker_pool: str,
+        *,
+        lease_s: float = LEASE_S,
+        place: str | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.pool_name, self.lease_s, self.ledger = worker_pool, lease_s, ledger or Ledger(pool)
         self._here = f"{socket.gethostname()}:{place}:" if place else ""
         self.owner = f"{self._here or socket.gethostname() + ':'}{os.getpid()}:{uuid4().hex[:8]}"
         self.in_hand: dict[Key, Claim] = {}
@@ -109,8 +120,8 @@ class Claims:
                 mine = self.in_hand.get(key)
                 if mine is not None and not mine.lost and mine.row.fence == row.fence:
                     return mine  # who asked before was cut off while the statement ran
-                free = await self._row(queries.take_held, *key, self.owner, self.lease_s)
-                return Standing.ELSEWHERE if free is None else self._take(free)
+                free = await self._moved_on(queries.take_held, *key, self.owner, self.lease_s)
+                return self._take(free[0]) if free else Standing.ELSEWHERE
             if row.outcome in ("exhausted", "dead") and routed.envelope.replay_for is not None:
                 return await self._again(routed, row)
             return row
@@ -121,7 +132,8 @@ class Claims:
         for routed in asked:
             origin, key, value, headers, recorded_ms = record_of(routed)
             about = (*key_of(routed), routed.tenant, routed.request_id)
-            money = (routed.spent_usd, hop_of(routed).price_usd, routed.limit_usd)
+            hop = hop_of(routed)
+            money = (routed.spent_usd, hop.price_usd, routed.limit_usd, hop.provider not in OWN_PROVIDERS)
             rows.append((*about, *money, origin, key, value, orjson.dumps(headers).decode(), recorded_ms))
         with database.translated():
             await failpoints.reach("before-claim-commit")
@@ -161,19 +173,26 @@ class Claims:
     async def finish(self, routed: ImageRouted, claim: Claim, decision: Decision) -> Row | None:
         """Store what the fence came to. None when the fence moved on: someone else decides.
 
-        A dead letter emits nothing of its handler, so its attempt leaves through the outbox.
+        A dead letter emits nothing of its handler, so its attempt leaves through the outbox. What a paid call cost is
+        booked either way.
         """
         row = await self._finished((routed, claim, decision))
         with database.translated():
             if row is None:  # ours all the same if the answer to an earlier try was lost
                 row = await self._row(queries.read_claim, *claim.row.key)
                 row = row if row is not None and (row.state, row.fence) == ("done", claim.row.fence) else None
+        if row is None:
+            await self.ledger.late(claim)
         self.drop(claim)
         telemetry.count("giclee_claims_total", pool=self.pool_name, outcome=decision.outcome if row else "fenced")
         return row
 
     async def _finish_all(self, asked: Sequence[tuple[ImageRouted, Claim, Decision]]) -> list[Row | None]:
-        ends = [(*claim.row.key, claim.row.fence, end.outcome, end.detail, end.paid_usd) for _, claim, end in asked]
+        sums = [claim.settled(end.paid_usd) for _, claim, end in asked]
+        ends = [
+            (*claim.row.key, claim.row.fence, end.outcome, end.detail, settled.paid_usd, settled.job_usd)
+            for (_, claim, end), settled in zip(asked, sums, strict=True)
+        ]
         with database.translated():
             async with self._pool.acquire() as connection, connection.transaction():
                 found = await connection.fetch(queries.finish_claims, *_columns(ends))
@@ -188,7 +207,11 @@ class Claims:
                         if row is not None and row.outcome == "exhausted" and (attempt := attempt_of(routed, row))
                     ],
                 )
+                ended = [(one[1].row.key, settled.ends) for one, settled in zip(asked, sums, strict=True)]
+                calls = [(key, call) for key, ends in ended for call in ends if key in rows]
+                told = await self.ledger.end(connection, calls)
                 await failpoints.reach("before-finish-commit")
+            self.ledger.tell(told)
             await failpoints.reach("after-finish-commit")
         return [row for _, row in done]
 
@@ -200,7 +223,8 @@ class Claims:
             row = None
             if mine is not None:
                 detail = {"class": dead_class, "message": message}
-                row = await self._row(queries.bury_claim, *key, mine.row.fence, detail)
+                buried = await self._moved_on(queries.bury_claim, *key, mine.row.fence, detail, with_job=True)
+                row = buried[0] if buried else None
                 self.drop(mine)
             row = row or await self._row(queries.read_claim, *key)
         if row is None:
@@ -231,6 +255,7 @@ class Claims:
         now = time.monotonic()
         for claim in [one for one in self.in_hand.values() if not one.working and now - one.parked_at > PARKED_MAX_S]:
             await self.give_back(claim, held=False)
+            await self.ledger.late(claim)
         mine = list(self.in_hand.values())
         if not mine:
             return
@@ -248,23 +273,23 @@ class Claims:
         with database.translated():
             await failpoints.reach("before-takeover-commit")
             mine = (self.owner, self.lease_s, self._here)
-            rows = await self._pool.fetch(queries.take_over, self.pool_name, limit, *mine)
+            found = await self._moved_on(queries.take_over, self.pool_name, limit, *mine)
             await failpoints.reach("after-takeover-commit")
-        found = [row_of(one) for one in rows]
         for row in found:
             stale = self.in_hand.get(row.key)
             if stale is not None:
                 stale.lost = True
                 self.drop(stale)
+                await self.ledger.late(stale)
         telemetry.count("giclee_claims_taken_over_total", len(found), pool=self.pool_name)
         return [self._take(row) for row in found]
 
     async def to_tell(self, limit: int, quiet_s: float = UNACKNOWLEDGED_S) -> list[Row]:
         """Finished claims whose events nobody acknowledged, and vanished ones of ended requests, finished now."""
         with database.translated():
-            over = await self._pool.fetch(queries.end_expired, self.pool_name, limit, self.owner)
+            over = await self._moved_on(queries.end_expired, self.pool_name, limit, self.owner, with_job=True)
             quiet = await self._pool.fetch(queries.unacknowledged, self.pool_name, limit, quiet_s)
-        found = {row.key: row for row in map(row_of, [*over, *quiet])}
+        found = {row.key: row for row in [*over, *map(row_of, quiet)]}
         return list(found.values())
 
     async def give_back(self, claim: Claim, *, held: bool) -> None:
@@ -275,7 +300,10 @@ class Claims:
         self.drop(claim)
         query = queries.leave_held if held else queries.give_back
         with database.translated():
-            await self._pool.execute(query, *claim.row.key, claim.row.fence, claim.job is not None)
+            kept = (
+                claim.row.billed or claim.job is not None
+            )  # a call is at risk from its beginning on, which may be now
+            await self._pool.execute(query, *claim.row.key, claim.row.fence, kept)
 
     async def standing(self, keys: Sequence[Key]) -> dict[Key, Any]:
         """How claims stand, for whoever thinks of opening one again: state, outcome, ended, spent_usd, limit_usd."""
@@ -288,6 +316,7 @@ class Claims:
         with database.translated():
             await self._pool.execute(queries.forget_claims, FORGET_DAYS)
             await self._pool.execute(queries.forget_ended, FORGET_DAYS)
+        await self.ledger.forget()
 
     # ---- rows and hands -------------------------------------------------------------------------
 
@@ -298,8 +327,16 @@ class Claims:
         claim.idle.set()
 
     def _take(self, row: Row) -> Claim:
-        claim = self.in_hand[row.key] = Claim(row)
+        claim = self.in_hand[row.key] = Claim(row, job_id=row.job.id if row.job else None)
         return claim
+
+    async def _moved_on(self, query: str, *values: object, with_job: bool = False) -> list[Row]:
+        """Claims that a statement moved from their fence; what their calls may have cost counts from then on."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            rows = [row_of(one) for one in await connection.fetch(query, *values)]
+            lost = await self.ledger.lose(connection, [row.key for row in rows if row.billed], with_job=with_job)
+        self.ledger.tell(lost)
+        return rows
 
     async def _row(self, query: str, *values: object) -> Row | None:
         found = await self._pool.fetchrow(query, *values)

@@ -1,14 +1,17 @@
 """One routed candidate in, its image (or why there is none) out; and a closing in, remembered.
 
 Claim, make, store the bytes, store the outcome, tell it: in this order, so that whatever dies in between
-leaves a claim that the sweeper finds, and nothing is paid twice without being counted.
+leaves a claim that the sweeper finds, and nothing is paid twice without being counted. A provider that bills is
+asked only once the ledger knows, and asked after the job of an earlier try instead of being paid again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 from giclee.bus import failpoints, telemetry
 from giclee.bus.blobs import Blobs
@@ -17,10 +20,13 @@ from giclee.bus.redaction import message_of
 from giclee.bus.stage import Burial, Stage
 from giclee.gpu_worker import outcome
 from giclee.gpu_worker.batch import Batcher
+from giclee.gpu_worker.bill import bill_of, call_key
+from giclee.gpu_worker.calls import Calls
 from giclee.gpu_worker.claim import Claim, Row, Standing
 from giclee.gpu_worker.claims import Claims
+from giclee.gpu_worker.ledger import FenceLost
 from giclee.gpu_worker.outcome import Decision
-from giclee.gpu_worker.provider import Answer, Ask, Made, NotMade
+from giclee.gpu_worker.provider import Answer, Ask, Call, Made, NotMade
 from giclee.gpu_worker.shelf import Shelf, shape_of
 from giclee.schemas.events import (
     Event,
@@ -38,12 +44,13 @@ log = telemetry.logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """What a worker works with; its methods are the stage."""
+    """What a worker works with; its methods are the stage. `calls` leads to the providers that bill."""
 
     claims: Claims
     shelf: Shelf
     batcher: Batcher
     blobs: Blobs
+    calls: Calls = field(default_factory=lambda: Calls({}))
 
     def stage(self, *, concurrency: int = 16, deadline_s: float = 300.0) -> Stage:
         """The stage of this worker's pool. A handler waits in the batch queue, hence the long deadline."""
@@ -102,7 +109,15 @@ class Worker:
     # ---- working on a claim ---------------------------------------------------------------------
 
     async def _work(self, event: ImageRouted, claim: Claim) -> Sequence[Event]:
-        decision = await self._decide(event, claim)
+        if claim.unheard:  # its call failed here: only a higher fence may pay again, and counts what this one may have
+            await self.claims.give_back(claim, held=False)
+            return ()
+        try:
+            decision = await self._decide(event, claim)
+        except FenceLost as error:
+            log.warning("the fence moved on", candidate_id=str(event.candidate_id), error=str(error))
+            self.claims.drop(claim)
+            return ()
         row = await self.claims.finish(event, claim, decision)
         if row is None:
             log.warning("the fence moved on", candidate_id=str(event.candidate_id), fence=claim.row.fence)
@@ -119,20 +134,35 @@ class Worker:
         request = event.request
         shape = shape_of(model, hop, negative=bool(request.negative_prompt))
         ask = Ask(shape=shape, prompt=request.prompt, negative_prompt=request.negative_prompt, seed=event.seed)
-        answer = await self._answer(claim, model, ask)
+        answer = await self._answer(event, claim, model, ask)
         if isinstance(answer, NotMade):
+            if answer.code == "limit":
+                return outcome.not_affordable(event, claim.row.spent_usd)
             return outcome.not_made(event, answer)
         if claim.image is None:
             claim.image = await self._stored(event, claim, answer)
         telemetry.observe("giclee_generation_seconds", answer.seconds, model=model.name)
         return outcome.made(event, shape, answer, claim.image)
 
-    async def _answer(self, claim: Claim, model: Model, ask: Ask) -> Answer:
+    async def _answer(self, event: ImageRouted, claim: Claim, model: Model, ask: Ask) -> Answer:
         """What the provider says; a try that was cut off is waited for again instead of paid for again."""
-        job = claim.job
-        if job is None or (job.done() and (job.cancelled() or job.exception() is not None)):
-            job = claim.job = asyncio.create_task(self.batcher.make(model, ask))
-        return await asyncio.shield(job)
+        if claim.job is None or claim.failed:
+            claim.job = asyncio.create_task(self._made(event, claim, model, ask))
+        return await asyncio.shield(claim.job)
+
+    def _made(self, event: ImageRouted, claim: Claim, model: Model, ask: Ask) -> Coroutine[Any, Any, Answer]:
+        return self._paid(event, claim, model, ask) if claim.row.billed else self.batcher.make(model, ask)
+
+    async def _paid(self, event: ImageRouted, claim: Claim, model: Model, ask: Ask) -> Answer:
+        """What a provider that bills says; booked here where the claim was let go of meanwhile."""
+        ledger = self.claims.ledger
+        call = Call(key=call_key(*claim.row.key), job=claim.job_id, note=partial(ledger.note, event, claim))
+        answer = await self.calls.make(model, replace(ask, call=call), partial(ledger.begin, event, claim))
+        if claim.begun and not (isinstance(answer, NotMade) and answer.code in outcome.NOT_ASKED):
+            claim.bill = bill_of(answer, claim.row.price_usd)
+        if self.claims.in_hand.get(claim.row.key) is not claim:
+            await ledger.late(claim)
+        return answer
 
     async def _stored(self, event: ImageRouted, claim: Claim, answer: Made) -> BlobRef:
         key = outcome.blob_key(event, claim.row.fence)

@@ -15,11 +15,15 @@ from uuid import UUID
 
 from giclee.bus.errors import Exhausted, Poison
 from giclee.bus.redaction import redact
+from giclee.gpu_worker.bill import bill_of
 from giclee.gpu_worker.provider import Made, NotMade, Shape
 from giclee.schemas.events import Event, GenerationFailed, ImageGenerated, ImageRouted, ProviderOutcome
 from giclee.schemas.parts import Adjustment, BlobRef, Hop, ModelUsed, Params, Reason
 
 Outcome = Literal["generated", "routed", "failed", "ended", "discarded", "exhausted", "dead"]
+
+NOT_ASKED = frozenset({"limit", "spend_cap", "call_rate"})
+"""Codes of answers that are our own: no provider was asked, so none of them is an attempt at one."""
 
 _WHY = {
     "ended": ("ended", "the request had ended before this image was made"),
@@ -53,8 +57,9 @@ class Decision:
 
 
 def made(routed: ImageRouted, shape: Shape, answer: Made, image: BlobRef) -> Decision:
-    """The image is stored under `image`; its price is paid."""
+    """The image is stored under `image`; what its provider says it cost, else its price, is paid."""
     hop = routed.chain[routed.hop]
+    paid = bill_of(answer, hop.price_usd).paid_usd
     detail = {
         "image": image.model_dump(mode="json"),
         "seconds": round(answer.seconds, 4),
@@ -63,9 +68,9 @@ def made(routed: ImageRouted, shape: Shape, answer: Made, image: BlobRef) -> Dec
         "weights_sha256": answer.weights_sha256,
         "adjustments": [one.model_dump(mode="json") for one in _distinct((*hop.adjustments, *answer.adjustments))],
         "reproducibility": answer.reproducibility,
-        "attempt": _attempt("made", answer.seconds, hop.price_usd),
+        "attempt": _attempt("made", answer.seconds, paid),
     }
-    return Decision("generated", hop.price_usd, detail)
+    return Decision("generated", paid, detail)
 
 
 def not_made(routed: ImageRouted, answer: NotMade) -> Decision:
@@ -79,8 +84,9 @@ def not_made(routed: ImageRouted, answer: NotMade) -> Decision:
     )
     only_transient = routed.only_transient and answer.transient
     outcome: Outcome = "exhausted" if only_transient else "failed"
-    attempt = _attempt(answer.outcome, answer.seconds, answer.paid_usd)
-    return _onward(routed, outcome, reason, only_transient=only_transient, paid=answer.paid_usd, attempt=attempt)
+    paid = bill_of(answer, routed.chain[routed.hop].price_usd).paid_usd
+    attempt = None if answer.code in NOT_ASKED else _attempt(answer.outcome, answer.seconds, paid)
+    return _onward(routed, outcome, reason, only_transient=only_transient, paid=paid, attempt=attempt)
 
 
 def not_affordable(routed: ImageRouted, spent_usd: Decimal) -> Decision:
@@ -160,6 +166,7 @@ def attempt_of(routed: ImageRouted, told: Told) -> ProviderOutcome | None:
         candidate_id=routed.candidate_id,
         hop=routed.hop,
         fence=told.fence,
+        expected_usd=hop.price_usd,
         **attempt,
     )
 

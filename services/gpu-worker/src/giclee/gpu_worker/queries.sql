@@ -6,16 +6,18 @@ ORDER BY tenant, request_id ON CONFLICT DO NOTHING
 
 -- name: open_claims
 -- Claim candidates' hops for the first time, only where nobody has and the request has not ended. By key, so that two
--- workers with the same ones wait for each other instead of locking crosswise.
+-- workers with the same ones wait for each other instead of locking crosswise. On a device of our own the price is at
+-- risk from here on; where a provider sends bills, from `begin_call` on (ledger.sql).
 INSERT INTO gpu_worker.claims AS c (candidate_id, hop, tenant, request_id, pool, state, fence, owner, lease_until,
-    base_usd, price_usd, limit_usd, at_risk_usd, origin, record_key, record_value, record_headers, recorded_ms)
+    base_usd, price_usd, limit_usd, billed, at_risk_usd, origin, record_key, record_value, record_headers, recorded_ms)
 SELECT n.candidate_id, n.hop, n.tenant, n.request_id, $1, 'live', 1, $2, clock_timestamp() + make_interval(secs => $3),
-    n.base_usd, n.price_usd, n.limit_usd, CASE WHEN n.base_usd + n.price_usd <= n.limit_usd THEN n.price_usd ELSE 0 END,
+    n.base_usd, n.price_usd, n.limit_usd, n.billed,
+    CASE WHEN NOT n.billed AND n.base_usd + n.price_usd <= n.limit_usd THEN n.price_usd ELSE 0 END,
     n.origin, n.record_key, n.record_value, n.record_headers::jsonb, n.recorded_ms
 FROM unnest($4::uuid[], $5::int[], $6::text[], $7::uuid[], $8::numeric[], $9::numeric[], $10::numeric[],
-        $11::text[], $12::bytea[], $13::bytea[], $14::text[], $15::bigint[])
-    AS n (candidate_id, hop, tenant, request_id, base_usd, price_usd, limit_usd, origin, record_key, record_value,
-        record_headers, recorded_ms)
+        $11::boolean[], $12::text[], $13::bytea[], $14::bytea[], $15::text[], $16::bigint[])
+    AS n (candidate_id, hop, tenant, request_id, base_usd, price_usd, limit_usd, billed, origin, record_key,
+        record_value, record_headers, recorded_ms)
 WHERE NOT EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = n.tenant AND e.request_id = n.request_id)
 ORDER BY n.candidate_id, n.hop
 ON CONFLICT (candidate_id, hop) DO NOTHING
@@ -31,7 +33,8 @@ SELECT * FROM gpu_worker.claims WHERE candidate_id = $1 AND hop = $2
 UPDATE gpu_worker.claims AS c
 SET state = 'live', outcome = NULL, detail = '{}', acknowledged = false, finished_at = NULL, fence = c.fence + 1,
     owner = $3, lease_until = clock_timestamp() + make_interval(secs => $4),
-    at_risk_usd = CASE WHEN c.base_usd + c.prior_usd + c.price_usd <= c.limit_usd THEN c.price_usd ELSE 0 END,
+    at_risk_usd = CASE WHEN NOT c.billed AND c.base_usd + c.prior_usd + c.price_usd <= c.limit_usd
+        THEN c.price_usd ELSE 0 END,
     origin = $5, record_key = $6, record_value = $7, record_headers = $8, recorded_ms = $9
 WHERE c.candidate_id = $1 AND c.hop = $2 AND c.state = 'done' AND c.outcome IN ('exhausted', 'dead') AND c.origin <> $5
     AND NOT EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = c.tenant AND e.request_id = c.request_id)
@@ -56,12 +59,16 @@ ON CONFLICT (candidate_id, hop) DO NOTHING
 RETURNING c.*
 
 -- name: finish_claims
--- What fences came to, each only while it is still the fence; what they paid is counted.
+-- What fences came to, each only while it is still the fence; what they paid is counted. A provider's job of which
+-- nothing is known yet (job_usd is not null) stays, for a replay to ask for.
 UPDATE gpu_worker.claims AS c
 SET state = 'done', outcome = n.outcome, detail = n.detail, prior_usd = c.prior_usd + n.paid_usd, at_risk_usd = 0,
+    job = CASE WHEN n.job_usd IS NOT NULL THEN c.job END, job_usd = coalesce(n.job_usd, 0),
+    job_fence = CASE WHEN n.job_usd IS NOT NULL THEN c.job_fence END,
+    job_at = CASE WHEN n.job_usd IS NOT NULL THEN c.job_at END,
     acknowledged = false, lease_until = clock_timestamp(), finished_at = clock_timestamp()
-FROM unnest($1::uuid[], $2::int[], $3::bigint[], $4::text[], $5::jsonb[], $6::numeric[])
-    AS n (candidate_id, hop, fence, outcome, detail, paid_usd)
+FROM unnest($1::uuid[], $2::int[], $3::bigint[], $4::text[], $5::jsonb[], $6::numeric[], $7::numeric[])
+    AS n (candidate_id, hop, fence, outcome, detail, paid_usd, job_usd)
 WHERE c.candidate_id = n.candidate_id AND c.hop = n.hop AND c.state = 'live' AND c.fence = n.fence
 RETURNING c.*
 
@@ -96,7 +103,7 @@ WHERE candidate_id = $1 AND hop = $2 AND fence = $3 AND state = 'live'
 UPDATE gpu_worker.claims AS c
 SET fence = c.fence + 1, owner = $3, lease_until = clock_timestamp() + make_interval(secs => $4),
     prior_usd = c.prior_usd + c.at_risk_usd,
-    at_risk_usd = CASE WHEN c.base_usd + c.prior_usd + c.at_risk_usd + c.price_usd <= c.limit_usd
+    at_risk_usd = CASE WHEN NOT c.billed AND c.base_usd + c.prior_usd + c.at_risk_usd + c.price_usd <= c.limit_usd
         THEN c.price_usd ELSE 0 END
 WHERE c.candidate_id = $1 AND c.hop = $2 AND c.state = 'live' AND c.owner = ''
     AND NOT EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = c.tenant AND e.request_id = c.request_id)
@@ -105,7 +112,8 @@ RETURNING c.*
 -- name: take_over
 -- Claims of this pool whose owner vanished, each under a higher fence: its lease is over (database time), or this
 -- process has its place ($5).
--- What the earlier fence may have paid counts as spent. Claims of ended requests are left to end_expired.
+-- What the earlier fence may have paid counts as spent; what a provider's job may have cost stays with the job, for the
+-- new fence to ask for it. Claims of ended requests are left to end_expired.
 WITH lost AS (
     SELECT candidate_id, hop FROM gpu_worker.claims c
     WHERE pool = $1 AND NOT acknowledged AND state = 'live'
@@ -116,7 +124,7 @@ WITH lost AS (
 UPDATE gpu_worker.claims AS c
 SET fence = c.fence + 1, owner = $3, lease_until = clock_timestamp() + make_interval(secs => $4),
     prior_usd = c.prior_usd + c.at_risk_usd,
-    at_risk_usd = CASE WHEN c.base_usd + c.prior_usd + c.at_risk_usd + c.price_usd <= c.limit_usd
+    at_risk_usd = CASE WHEN NOT c.billed AND c.base_usd + c.prior_usd + c.at_risk_usd + c.price_usd <= c.limit_usd
         THEN c.price_usd ELSE 0 END
 FROM lost
 WHERE c.candidate_id = lost.candidate_id AND c.hop = lost.hop
@@ -169,7 +177,7 @@ DELETE FROM gpu_worker.ended WHERE (tenant, request_id) IN (
 
 -- name: standing
 -- How these claims stand, with what they spent over all hops and fences, and whether their request has ended.
-SELECT c.candidate_id, c.hop, c.state, c.outcome, c.limit_usd, c.base_usd + c.prior_usd AS spent_usd,
+SELECT c.candidate_id, c.hop, c.state, c.outcome, c.limit_usd, c.base_usd + c.prior_usd + c.job_usd AS spent_usd,
     EXISTS (SELECT FROM gpu_worker.ended e WHERE e.tenant = c.tenant AND e.request_id = c.request_id) AS ended
 FROM gpu_worker.claims c
 JOIN unnest($1::uuid[], $2::int[]) AS asked (candidate_id, hop) ON c.candidate_id = asked.candidate_id AND c.hop = asked.hop

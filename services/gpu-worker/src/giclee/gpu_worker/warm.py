@@ -1,9 +1,12 @@
-"""Loads the models before the first candidate comes and makes one image with each; until then, not ready."""
+"""Loads the models before the first candidate comes and makes one image with each; until then, not ready.
+
+Models of providers that bill are only asked for: no image is paid for that nobody wants.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from giclee.bus import failpoints, telemetry
@@ -11,7 +14,7 @@ from giclee.bus.errors import Transient
 from giclee.gpu_worker.provider import Ask, ModelUnusable, NotMade, Provider, Shape
 from giclee.gpu_worker.shelf import verified
 from giclee.schemas import models
-from giclee.schemas.models import Model
+from giclee.schemas.models import OWN_PROVIDERS, Model
 
 log = telemetry.logger(__name__)
 
@@ -30,6 +33,20 @@ def rows_of(pool: str, config: str | None, models_dir: Path) -> dict[str, Model]
     return mine
 
 
+def providers_of(config: str | None, models_dir: Path) -> set[str]:
+    """Every provider that a model of any pool has: one file of an operator serves all pools."""
+    return {row.provider for row in models.load(config, models.builtin(models_dir))[0].values()}
+
+
+def check_providers(rows: Mapping[str, Model], known: Collection[str]) -> None:
+    """Errors: ModelUnusable naming every model whose provider this release does not have."""
+    wrong = [
+        f"model {row.name}: there is no provider {row.provider}" for row in rows.values() if row.provider not in known
+    ]
+    if wrong:
+        raise ModelUnusable(f"{'; '.join(wrong)}; there are: {', '.join(sorted(known))}")
+
+
 def check_files(rows: Mapping[str, Model]) -> None:
     """Hash the folder of every model that has one. Errors: ModelUnusable naming every file of every model at once."""
     wrong: list[str] = []
@@ -45,19 +62,33 @@ def check_files(rows: Mapping[str, Model]) -> None:
 
 
 class WarmUp:
-    """The models that shall be resident, and whether they are."""
+    """The models that shall be resident (at most `resident_max`), those of providers that bill, and whether all are
+    there."""
 
-    def __init__(self, rows: Sequence[Model], providers: Mapping[str, Provider]) -> None:
-        self._rows, self._providers = rows, providers
+    def __init__(self, rows: Sequence[Model], providers: Mapping[str, Provider], *, resident_max: int) -> None:
+        self._rows = [row for row in rows if row.provider in OWN_PROVIDERS][:resident_max]
+        self._hosted = [row for row in rows if row.provider not in OWN_PROVIDERS]
+        self._providers = providers
         self._waits_for: str | None = "models are not loaded yet"
 
     async def load(self) -> None:
-        """Load every model. Errors: ModelUnusable."""
+        """Load every model. Errors: ModelUnusable, of hosted ones naming every one at once."""
         await failpoints.reach("before-model-load")
         for model in self._rows:
-            found = await self._providers[model.provider].describe(model)
-            await failpoints.reach("after-model-load")
-            log.info("model loaded", model=model.name, revision=model.revision, where=found.where)
+            await self._describe(model)
+        wrong = []
+        for model in self._hosted:
+            try:
+                await self._describe(model)
+            except ModelUnusable as error:
+                wrong.append(str(error))
+        if wrong:
+            raise ModelUnusable("; ".join(wrong))
+
+    async def _describe(self, model: Model) -> None:
+        found = await self._providers[model.provider].describe(model)
+        await failpoints.reach("after-model-load")
+        log.info("model loaded", model=model.name, revision=model.revision, where=found.where)
 
     async def run(self) -> None:
         """One image of each model, then wait until cancelled: a background function must not end."""

@@ -209,7 +209,7 @@ def event_of(request: ImageRequested, ruling: Ruling, times: Times) -> ImageClea
 
 _CARRIED = (
     "template", "locale", "asset_type", "size", "wanted", "selection", "budget_usd", "quality", "priority", "privacy",
-    "model", "params",
+    "model", "params", "strict",
 )  # fmt: skip
 """Fields that a clearance repeats as they were asked."""
 
@@ -222,6 +222,7 @@ def _clearance(request: ImageRequested, ruling: Ruling, times: Times) -> ImageCl
         negative_prompt=ruling.negative_prompt,
         max_candidates=request.candidate_cap(),
         seed=seed_of(request),
+        seed_asked=request.seed is not None,
         limit_usd=ruling.limit_usd,
         escalation_limit_usd=ruling.escalation_limit_usd,
         copies=ruling.copies,

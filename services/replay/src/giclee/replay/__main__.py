@@ -10,7 +10,7 @@ import uvicorn
 from giclee.bus import blobs, database, kafka, run
 from giclee.bus.settings import load
 from giclee.bus.table import Table
-from giclee.replay import doctor_api, gate_api, held_api
+from giclee.replay import doctor_api, gate_api, held_api, price_api
 from giclee.replay.api import application
 from giclee.replay.ask import Neighbours
 from giclee.replay.checks import Checks
@@ -26,7 +26,7 @@ from giclee.replay.settings import ReplaySettings
 from giclee.replay.store import Store
 from giclee.replay.switches import Switches
 from giclee.schemas import topics
-from giclee.schemas.events import GateSet, SwitchSet
+from giclee.schemas.events import GateSet, PriceSet, ProviderHealth, SwitchSet
 
 
 async def main(settings: ReplaySettings) -> None:
@@ -38,6 +38,8 @@ async def main(settings: ReplaySettings) -> None:
         writer = transport.writer("replay")
         table: Table[SwitchSet] = Table(SwitchSet, transport)
         gate: Table[GateSet] = Table(GateSet, transport)
+        prices: Table[PriceSet] = Table(PriceSet, transport)
+        health: Table[ProviderHealth] = Table(ProviderHealth, transport)
         lookup = transport.lookup()
         neighbours = Neighbours(settings.publisher_url, settings.workers())
         preflight = Preflight(lookup, neighbours, pools)
@@ -56,6 +58,8 @@ async def main(settings: ReplaySettings) -> None:
         doctor_api.routes(app, reconciler)
         held_api.routes(app, pool)
         gate_api.routes(app, gate, store, writer.send)
+        price_api.routes(app, prices, store, writer.send)
+        price_api.provider_routes(app, health, table)
         config = uvicorn.Config(
             app, host=settings.process.bind_host, port=settings.port, log_config=None, lifespan="off", access_log=False
         )
@@ -71,6 +75,8 @@ async def main(settings: ReplaySettings) -> None:
                 reconciler.run,
                 table.follow,
                 gate.follow,
+                prices.follow,
+                health.follow,
                 server._serve,
             ),
             checks={"database": store.ping, "index": index.check},

@@ -1,184 +1,274 @@
-"""Which providers make a candidate, and in which order. Pure: request, offers and health in, a chain out.
+"""Which providers make a candidate, and in which order. Pure: request, offers and what is known in, a chain out.
 
-Every offer is asked the same questions, the cheapest first to answer; the first that it fails makes it a loser with
-a reason. What is left is put in order: healthy before ailing, then as the route says, then by price. Health moves
-an offer, it never removes one: its numbers may be old, and a provider that is avoided for ever cannot recover.
+Every offer is asked the same questions; the first that it fails makes it a loser with a reason. What is left is put
+in order by what an approved image is expected to cost there: price and all a try brings, over the share that passes.
+Whoever is in trouble, over its cap or too slow for the deadline is set aside: it comes after all others, because a
+try there is better than none. Health, prices' feeds and caps may all be missing; then the tables decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from decimal import Decimal
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import ROUND_UP, Decimal
 
-from giclee.router.prices import price_of
-from giclee.router.routes import Offer, Route, route_of
-from giclee.schemas.events import Cleared
+from giclee.router import hedge
+from giclee.router.advice import UNKNOWN, Advice, Standing
+from giclee.router.caps import Caps
+from giclee.router.costs import Belief, Draw, Terms, per_approved_usd
+from giclee.router.places import ASIDE, HELD, WELL, Place, Ranking
+from giclee.router.prices import Price, Prices, quantity_of
+from giclee.router.questions import Why, Wish, adjustments, asked_of, first_failed, unaffordable, wish_of
+from giclee.router.routes import Offer
+from giclee.schemas.events import Cleared, SwitchSet
+from giclee.schemas.health import Weighed
 from giclee.schemas.models import Model
-from giclee.schemas.parts import Adjustment, Hop, ModelUsed, Params, Part, Reason
+from giclee.schemas.parts import USD_PLACES, Hop, ModelUsed, Params, Part, Reason
 
 STAGE = "router"
+_SMALLEST = Decimal(1).scaleb(-USD_PLACES)
 
 
 class Choice(Part):
-    """A chain, cheapest sensible provider first, and why each other model is not in it. An empty chain: no route."""
+    """A chain, cheapest for an approved image first, with what each is expected to cost, and why others are not in it.
+
+    An empty chain: no route. `hedge_after_s`: when another candidate is worth asking for, where somebody waits.
+    """
 
     chain: tuple[Hop, ...] = ()
     losers: tuple[Reason, ...] = ()
+    weighed: tuple[Weighed, ...] = ()
+    hedge_after_s: float | None = None
 
 
 DISCARDED = Choice(losers=(Reason(code="discarded", stage=STAGE, message="an operator discarded this wave"),))
 """The choice for a wave that an operator gave up before it had one (contract rule 11)."""
 
 
-class _Wish(NamedTuple):
-    request: Cleared
-    limit_usd: Decimal
-    route: Route
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """All that a choice may know besides the request: prices, health, caps, switches, and what a try brings."""
+
+    prices: Prices = field(default_factory=Prices)
+    advice: Advice = field(default_factory=lambda: Advice({}))
+    caps: Caps = field(default_factory=Caps)
+    switches: Mapping[str, SwitchSet] = field(default_factory=dict)
+    terms: Terms = field(default_factory=Terms)
+
+    def taken(self, offers: Sequence[Offer], choice: Choice, count: int, now_s: float) -> None:
+        """`count` candidates go where `choice` says first: that counts against a cap, and is a trial on trial."""
+        if not choice.chain:
+            return
+        name = choice.chain[0].model.name
+        model = next(offer.model for offer in offers if offer.model.name == name)
+        self.caps.take(model, now_s, count)
+        self.advice.chosen(model.provider, name, now_s)
 
 
-_Why = tuple[str, str] | None
-"""A code of `reasons.TABLE` and a message; None when the question is passed."""
+def rank(
+    request: Cleared, limit_usd: Decimal, offers: Sequence[Offer], known: Known, now_s: float, draw: Draw | None = None
+) -> Ranking:
+    """Ask every offer and put what is left in order; `now_s` in seconds since 1970.
+
+    Where the request allows it and `draw` is lucky, acceptance is drawn from what is believed of it: the little
+    exploring that keeps beliefs true.
+    """
+    wish, questions = wish_of(request, limit_usd, now_s), asked_of(request)
+    explores = draw is not None and draw.explores and may_explore(request)
+    prices, advice = known.prices, known.advice
+    prices.look(now_s)
+    places: list[Place] = []
+    losers: list[tuple[Model, str, str]] = []
+    demos: list[Place] = []
+    for offer in offers:
+        model = offer.model
+        why = first_failed(questions, wish, model) or (
+            _refused(known.switches, model, now_s) if known.switches else None
+        )
+        if why is None:
+            standing = advice.standing(model.provider, model.name, now_s)
+            billed = _billed(prices.of(model, quantity_of(request, model), now_s), standing)
+            why = unaffordable(wish, billed[0])
+        if why is not None:
+            losers.append((model, *why))
+            continue
+        place = _place(wish, model, known, now_s, standing, billed, draw if explores else None)
+        (demos if offer.builtin and request.model is None else places).append(place)
+    if places:
+        losers += [(place.model, "no_route", "is a demo model") for place in demos]
+    else:
+        places = demos
+    return Ranking(*_without_held(places, losers))
 
 
-def _pin(wish: _Wish, model: Model) -> _Why:
-    pin = wish.request.model
-    if pin is None or (pin.name == model.name and pin.revision in (None, model.revision)):
-        return None
-    if pin.name == model.name:
-        return "no_route", f"has revision {model.revision}, not {pin.revision}"
-    return "no_route", f"is not the model asked for, {pin.name}"
+def may_explore(request: Cleared) -> bool:
+    """Whether a request's work may go where we are not sure: never what is confidential or somebody waits for."""
+    return request.privacy == "public" and request.priority != "interactive"
 
 
-def _private(wish: _Wish, model: Model) -> _Why:
-    if wish.request.privacy == "confidential" and not model.private:
-        return "no_route", "is not private, and the request is confidential"
+def _billed(price: Price, standing: Standing) -> tuple[Price, float]:
+    """The price as the newest bills have it: what may be charged at most, and what is expected."""
+    ratio = standing.paid_ratio
+    if ratio == 1.0 or price.usd is None or price.set_at_s > standing.paid_since_s:
+        return price, price.value
+    if ratio > 1.0:
+        dearer = (price.usd * Decimal(repr(round(ratio, 6)))).quantize(_SMALLEST, ROUND_UP)
+        return price._replace(usd=dearer), price.value * ratio
+    return price, price.value * ratio
+
+
+def _place(
+    wish: Wish,
+    model: Model,
+    known: Known,
+    now_s: float,
+    standing: Standing,
+    billed: tuple[Price, float],
+    draw: Draw | None,
+) -> Place:
+    request, (price, value) = wish.request, billed
+    believed: Belief = standing.belief(request.asset_type, now_s)
+    cost = per_approved_usd(value, standing.odds, believed.mean, known.terms)
+    weighs = cost if draw is None else cost * believed.mean / draw.optimistic(believed)
+    tier, why = _trouble(wish, model, known, now_s, standing)
+    order = (tier, wish.route.rank(model) or (0, 0), weighs, model.name)
+    usd = price.usd if price.usd is not None else Decimal(0)
+    seconds = (standing.p50_s or model.seconds) + standing.queue_s
+    return Place(model, usd, cost, believed.mean, seconds, tier, why, order)
+
+
+def _trouble(wish: Wish, model: Model, known: Known, now_s: float, standing: Standing) -> tuple[int, str]:
+    """Why a model is set aside, and how far."""
+    if known.switches and (held := _held(known.switches, model, now_s)):
+        return HELD, held
+    if standing is not UNKNOWN:
+        aside = known.advice.aside(model.provider, model.name, standing, now_s)
+        if aside:
+            return (HELD if standing.held else ASIDE), aside
+        if standing.trial and wish.request.priority == "interactive":
+            return ASIDE, "is on trial after failures"
+    if not known.caps.allows(model, now_s):
+        return ASIDE, f"is at its {model.per_minute} calls a minute"
+    takes_s = (standing.p95_s or model.seconds) + standing.queue_s
+    if takes_s > wish.left_s:
+        return ASIDE, f"takes {takes_s:.1f} s where {max(0.0, wish.left_s):.1f} s are left"
+    return WELL, ""
+
+
+def _stopped(switches: Mapping[str, SwitchSet], model: Model, mode: str, now_s: float) -> SwitchSet | None:
+    for scope in (f"provider:{model.provider}", f"model:{model.name}"):
+        switch = switches.get(scope)
+        if switch is None or switch.mode != mode:
+            continue
+        if switch.expires_at is None or switch.expires_at.timestamp() > now_s:
+            return switch
     return None
 
 
-def _quality(wish: _Wish, model: Model) -> _Why:
-    if wish.request.model is not None or wish.route.rank(model) is not None:
-        return None
-    return "no_route", f"makes {' and '.join(model.qualities)}, not {wish.request.quality}"
+def _refused(switches: Mapping[str, SwitchSet], model: Model, now_s: float) -> Why:
+    switch = _stopped(switches, model, "refuse", now_s)
+    return None if switch is None else ("switch_refused", f"is refused by switch {switch.scope}: {switch.reason}")
 
 
-def _size(wish: _Wish, model: Model) -> _Why:
-    size = wish.request.size
-    if size is None:
-        return None
-    sides = (size.width, size.height)
-    if all(model.size_min <= side <= model.size_max and side % model.size_multiple == 0 for side in sides):
-        return None
-    limits = f"{model.size_min} to {model.size_max} pixels in steps of {model.size_multiple}"
-    return "size_unsupported", f"makes sides of {limits}, not {size.width}x{size.height}"
+def _held(switches: Mapping[str, SwitchSet], model: Model, now_s: float) -> str:
+    switch = _stopped(switches, model, "hold", now_s)
+    return "" if switch is None else f"is held by switch {switch.scope}: {switch.reason}"
 
 
-def _steps(wish: _Wish, model: Model) -> _Why:
-    steps = wish.request.params.steps
-    if steps is None or steps <= model.steps_max:
-        return None
-    return "param_unsupported", f"takes at most {model.steps_max} steps, not {steps}"
+def _without_held(
+    places: list[Place], losers: list[tuple[Model, str, str]]
+) -> tuple[list[Place], list[tuple[Model, str, str]]]:
+    """Whoever is held stays only where nobody else is left: then the work waits with it, or is tried there."""
+    places.sort(key=_order)
+    if places and places[-1].tier == HELD and places[0].tier != HELD:
+        losers += [(place.model, "provider_held", place.why) for place in places if place.tier == HELD]
+        places = [place for place in places if place.tier != HELD]
+    return places, losers
 
 
-def _guidance(wish: _Wish, model: Model) -> _Why:
-    if wish.request.params.guidance_scale is None or model.takes_guidance:
-        return None
-    return "param_unsupported", "takes no guidance_scale"
+def _order(place: Place) -> tuple[int, tuple[int, int], float, str]:
+    return place.order
 
 
-def _negative(wish: _Wish, model: Model) -> _Why:
-    # A template's own negative prompt is our habit, not the caller's wish: leaving it out is an adjustment.
-    if not wish.request.negative_prompt or model.takes_negative_prompt or wish.request.template is not None:
-        return None
-    return "param_unsupported", "takes no negative prompt"
-
-
-def _price(wish: _Wish, model: Model) -> _Why:
-    price = price_of(model, wish.request.params.steps or model.steps)
-    if price <= wish.limit_usd:
-        return None
-    return "limit", f"asks {price} US dollars an image, the limit is {wish.limit_usd}"
-
-
-QUESTIONS: tuple[Callable[[_Wish, Model], _Why], ...] = (
-    _pin, _private, _quality, _size, _steps, _guidance, _negative, _price,
-)  # fmt: skip
-"""TABLE, in the order they are asked; a model that fails the price could have made the image."""
-
-
-def choose(request: Cleared, limit_usd: Decimal, offers: Sequence[Offer], *, ailing: Collection[str] = ()) -> Choice:
-    """The chain for candidates of `request` of at most `limit_usd` each; `ailing` names providers in trouble.
+def choose(
+    request: Cleared,
+    limit_usd: Decimal,
+    offers: Sequence[Offer],
+    known: Known | None = None,
+    *,
+    now_s: float | None = None,
+    draw: Draw | None = None,
+    silent: Collection[str] = (),
+) -> Choice:
+    """The chain for candidates of `request` of at most `limit_usd` each; `silent` are providers that it hedges.
 
     Every hop alone fits the limit. A worker takes no later hop that would exceed it with what was spent before.
     """
-    wish = _Wish(request, limit_usd, route_of(request))
-    fit: list[Offer] = []
-    losers: list[Reason] = []
-    for offer in offers:
-        why = _first_failed(wish, offer.model)
-        if why is None:
-            fit.append(offer)
-        else:
-            losers.append(_loser(offer.model, *why))
-    own = [offer for offer in fit if not offer.builtin]
-    if own and request.model is None:
-        losers += [_loser(offer.model, "no_route", "is a demo model") for offer in fit if offer.builtin]
-        fit = own
-    fit.sort(key=lambda offer: _place(wish, offer.model, ailing))
-    return Choice(chain=tuple(_hop(wish, offer.model) for offer in fit), losers=tuple(losers))
+    known, now_s = known or Known(), datetime.now(UTC).timestamp() if now_s is None else now_s
+    places, losers = rank(request, limit_usd, offers, known, now_s, draw)
+    if silent:
+        places = hedge.fastest_first(places, silent)
+    return Choice(
+        chain=tuple(_hop(request, place) for place in places),
+        losers=tuple(_loser(*loser) for loser in losers),
+        weighed=tuple(_weighed(at, place, places[0]) for at, place in enumerate(places)),
+        hedge_after_s=_hedge_after_s(request, places, known, now_s) if len(places) > 1 and not silent else None,
+    )
 
 
-def _first_failed(wish: _Wish, model: Model) -> _Why:
-    for question in QUESTIONS:
-        why = question(wish, model)
-        if why is not None:
-            return why
-    return None
+def _hedge_after_s(request: Cleared, places: Sequence[Place], known: Known, now_s: float) -> float | None:
+    model = places[0].model
+    standing = known.advice.standing(model.provider, model.name, now_s)
+    wait_s = hedge.after_s(request.priority, standing, model.seconds)
+    return None if wait_s is None else round(wait_s, 3)
 
 
 def _loser(model: Model, code: str, message: str) -> Reason:
     return Reason(code=code, stage=STAGE, message=f"{model.name} {message}", provider=model.provider)
 
 
-def _place(wish: _Wish, model: Model, ailing: Collection[str]) -> tuple[bool, tuple[int, int], Decimal, str]:
-    price = price_of(model, wish.request.params.steps or model.steps)
-    return model.provider in ailing, wish.route.rank(model) or (0, 0), price, model.name
+def _weighed(at: int, place: Place, first: Place) -> Weighed:
+    if place.why:
+        why = place.why
+    elif at == 0:
+        why = "costs least for an approved image"
+    elif place.order[1] > first.order[1]:
+        why = f"comes after {first.model.name} on this route"
+    elif place.per_approved < first.per_approved and first.why:
+        why = "is the next best"
+    elif place.per_approved < first.per_approved:
+        why = f"comes after {first.model.name}, which is tried to learn more of it"
+    else:
+        why = f"costs {place.per_approved / first.per_approved:.2f} times what {first.model.name} does"
+    return Weighed(
+        model=place.model.name,
+        provider=place.model.provider,
+        per_approved_usd=Decimal(f"{place.per_approved:.6f}"),
+        acceptance=round(place.acceptance, 4),
+        why=why,
+    )
 
 
-def _hop(wish: _Wish, model: Model) -> Hop:
+def _hop(request: Cleared, place: Place) -> Hop:
     """One place of the chain, with everything fixed that a worker needs: a changed table must not change it."""
-    asked = wish.request.params
-    steps = asked.steps or model.steps
+    model, asked, bought = place.model, request.params, quantity_of(request, place.model)
     guidance = model.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
-    size = wish.request.size
     return Hop(
         provider=model.provider,
         pool=model.pool,
         model=ModelUsed(name=model.name, revision=model.revision),
-        price_usd=price_of(model, steps),
-        params=Params(steps=steps, guidance_scale=guidance if model.takes_guidance else None),
-        width=size.width if size else model.width,
-        height=size.height if size else model.height,
-        adjustments=tuple(_adjustments(wish, model)),
+        price_usd=place.usd,
+        params=Params(steps=bought.steps, guidance_scale=guidance if model.takes_guidance else None),
+        width=bought.width,
+        height=bought.height,
+        adjustments=tuple(adjustments(request, model)),
     )
-
-
-def _adjustments(wish: _Wish, model: Model) -> list[Adjustment]:
-    """What is made differently from what was asked, and why."""
-    found = []
-    quality, request = wish.request.quality, wish.request
-    if quality not in model.qualities and request.model is None:
-        better = model.qualities[0]
-        found.append(Adjustment(field="quality", asked=quality, used=better, reason=f"{model.name} stands in"))
-    if request.negative_prompt and not model.takes_negative_prompt:
-        reason = f"{model.name} takes no negative prompt; the template's was left out"
-        found.append(Adjustment(field="negative_prompt", asked=request.negative_prompt, used="", reason=reason))
-    return found
 
 
 def no_route(choice: Choice) -> tuple[Reason, ...]:
     """Why no provider can make it: one sentence first, then each loser's own reason."""
-    if {loser.code for loser in choice.losers} & {"discarded", "switch_refused"}:  # nobody was asked
+    if any(loser.provider is None for loser in choice.losers):  # discarded, or refused by a switch: nobody was asked
         return choice.losers
     named = "; ".join(loser.message for loser in choice.losers) or "no model is offered"
     # Price is the last question: a model that fails it could have made the image.

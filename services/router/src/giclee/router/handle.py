@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Protocol
 
 from giclee.bus import telemetry
-from giclee.router.choose import DISCARDED, Choice, choose
+from giclee.router.choose import DISCARDED, Choice, Known, choose
+from giclee.router.costs import Draw
 from giclee.router.routes import Catalogue
-from giclee.router.waves import Asked, Wave, answers
+from giclee.router.waves import Asked, Wave, answers, seed_of
 from giclee.schemas.events import CandidatesRequested, GenerationFailed, ImageCleared, ImageRouted
 from giclee.schemas.parts import Reason
 
 STAGE = "router"
-Ailing = Callable[[], Collection[str]]
+Clock = Callable[[], float]
+
+
+def now() -> float:
+    """Seconds since 1970."""
+    return datetime.now(UTC).timestamp()
 
 
 class Store(Protocol):
@@ -23,12 +30,13 @@ class Store(Protocol):
 
 
 class Router:
-    """The stage's handler with what it chooses from. `ailing` tells which providers are in trouble right now."""
+    """The stage's handler with what it chooses from and by."""
 
-    def __init__(self, catalogue: Catalogue, store: Store, ailing: Ailing) -> None:
+    def __init__(self, catalogue: Catalogue, store: Store, known: Known | None = None, clock: Clock = now) -> None:
         self._catalogue = catalogue
         self._store = store
-        self._ailing = ailing
+        self._known = known or Known()
+        self._clock = clock
 
     async def handle(self, event: ImageCleared | CandidatesRequested) -> list[ImageRouted | GenerationFailed]:
         """Answer every index of the wave from the first choice made for it, however often the wave comes.
@@ -37,8 +45,12 @@ class Router:
         """
         if event.envelope.discard:
             return await self._answer(event, DISCARDED)
-        offers = self._catalogue.offers
-        return await self._answer(event, choose(event.request, event.limit_usd, offers, ailing=self._ailing()))
+        now_s, draw = self._clock(), Draw(seed_of(event, event.indices().start))
+        choice = choose(
+            event.request, event.limit_usd, self._catalogue.offers, self._known,
+            now_s=now_s, draw=draw, silent=getattr(event, "hedges", ()),
+        )  # fmt: skip
+        return await self._answer(event, choice, now_s)
 
     async def refuse(
         self, event: ImageCleared | CandidatesRequested, reason: Reason
@@ -47,11 +59,13 @@ class Router:
         return await self._answer(event, Choice(losers=(reason,)))
 
     async def _answer(
-        self, event: ImageCleared | CandidatesRequested, choice: Choice
+        self, event: ImageCleared | CandidatesRequested, choice: Choice, now_s: float = 0.0
     ) -> list[ImageRouted | GenerationFailed]:
         wave = await self._store.first(self._asked(event, choice))
         first = wave.choice.chain[0].model.name if wave.choice.chain else "none"
         telemetry.count("giclee_router_candidates_total", wave.count, model=first)
+        if wave.choice == choice:  # a wave that comes again is no new call
+            self._known.taken(self._catalogue.offers, choice, wave.count, now_s)
         return answers(event, wave)
 
     def _asked(self, event: ImageCleared | CandidatesRequested, choice: Choice) -> Asked:

@@ -1,8 +1,8 @@
 """Provider health, a process of its own: `python -m giclee.router.health`. A Faust application with one job, windows.
 
-Reads attempts (provider.outcome.v1) and judged images (image.scored.v1), keeps the last minute of each provider in
-two tables, and publishes what they add up to on provider.health.v1. At least once and no more: after a crash an
-attempt may count twice or not at all, so nothing that matters may be summed here. Everybody must work without it.
+Reads attempts (provider.outcome.v1) and judged images (image.scored.v1), keeps the last minute and a fading memory
+of each model in two tables, and publishes what they come to on provider.health.v1. At least once and no more: after
+a crash an attempt may count twice or not at all, so nothing that matters is summed here. Everybody works without it.
 
 How Faust wants to be run was measured: one stream per agent, small buffers, commits every second, tables in
 memory with a changelog topic of as many partitions as their source, all topics made beforehand.
@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from giclee.bus import kafka, probes, settings, telemetry
 from giclee.bus.errors import Transient
-from giclee.router import windows
+from giclee.router import memory
 from giclee.router.settings import RouterHealthSettings
 from giclee.schemas import envelope, topics
 from giclee.schemas.events import Event, ImageScored, ProviderHealth, ProviderOutcome
@@ -61,23 +61,27 @@ class Health:
         return self.app.topic(name, key_serializer="raw", value_serializer="raw", allow_empty=True)
 
     def _table(self, name: str, source: type[Event]) -> Any:
-        """Provider -> window. One value per provider, whichever partition spoke of it: close enough for advice."""
+        """`provider/model` -> its record: window and memory (`memory.py`).
+
+        One value per model, whichever partition spoke of it: close enough for advice.
+        """
         return self.app.Table(name, default=dict, partitions=topics.row_of(source).partitions)
 
     async def _count_outcomes(self, stream: Any) -> None:
         async for value in stream:
             outcome = _read(ProviderOutcome, value)
             if outcome is not None:
-                window = self._outcomes[outcome.provider]
-                self._outcomes[outcome.provider] = windows.with_outcome(window, outcome, time.time())
+                key = f"{outcome.provider}/{outcome.model}"
+                self._outcomes[key] = memory.counted(self._outcomes[key], outcome, time.time())
 
     async def _count_scores(self, stream: Any) -> None:
         async for event in stream.events():
             scored = _read(ImageScored, event.value)
             if scored is not None:
-                window, at_s = self._scores[scored.provider], event.message.timestamp
-                counted = windows.with_score(window, passed=scored.passes(), at_s=at_s, now_s=time.time())
-                self._scores[scored.provider] = counted
+                key, at_s = f"{scored.provider}/{_name(scored)}", event.message.timestamp
+                self._scores[key] = memory.judged(
+                    self._scores[key], scored.asset_type, passed=scored.passes(), at_s=at_s, now_s=time.time()
+                )
 
     async def _publish(self) -> None:
         """Tell how every provider does; one that was silent for a window is told about once more, then not again."""
@@ -89,8 +93,13 @@ class Health:
         self._published_s = time.monotonic()
 
     def _rows(self, now_s: float) -> Iterator[ProviderHealth]:
-        for provider in sorted({*self._outcomes.keys(), *self._scores.keys()}):
-            yield windows.health(provider, (self._outcomes[provider], self._scores[provider]), now_s)
+        models: dict[str, dict[str, Any]] = {}
+        for key in sorted({*self._outcomes.keys(), *self._scores.keys()}):
+            provider, slash, model = key.rpartition("/")
+            if slash:  # before models were told apart the key was the provider alone: that minute is over
+                models.setdefault(provider, {})[model] = (self._outcomes[key], self._scores[key])
+        for provider, records in models.items():
+            yield memory.health(provider, records, now_s)
 
     # ---- is it well ---------------------------------------------------------------------------------
 
@@ -158,6 +167,10 @@ def _read(event: type[Any], value: bytes | None) -> Any:
         return None
     telemetry.count("giclee_health_records_total", kind=event.__name__)
     return found
+
+
+def _name(scored: ImageScored) -> str:
+    return scored.model.name if scored.model else "unknown"
 
 
 def _json(row: ProviderHealth) -> bytes:

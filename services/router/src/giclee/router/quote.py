@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from giclee.router.advice import acceptance
-from giclee.router.choose import Choice, choose, no_route
+from giclee.router.choose import Choice, Known, choose, no_route
 from giclee.router.routes import Offer
 from giclee.schemas.events import Cleared, ImageCleared, ProviderHealth
 from giclee.schemas.parts import usd_text
@@ -27,8 +27,11 @@ _SMALLEST_USD = Decimal("0.000001")
 class Quote:
     """The endpoint with what it chooses from. `health` gives the rows that speak about now, by provider."""
 
-    def __init__(self, offers: Sequence[Offer], health: Callable[[], Mapping[str, ProviderHealth]]) -> None:
+    def __init__(
+        self, offers: Sequence[Offer], health: Callable[[], Mapping[str, ProviderHealth]], known: Known | None = None
+    ) -> None:
         self._offers = offers
+        self._known = known or Known()
         self._health = health
         self._seconds = {offer.model.name: offer.model.seconds for offer in offers}
 
@@ -39,7 +42,7 @@ class Quote:
         except ValidationError as error:
             rows = error.errors(include_url=False, include_context=False, include_input=False)
             raise InvalidInput([FieldError(pointer(("cleared", *row["loc"])), row["msg"]) for row in rows]) from None
-        choice = choose(cleared.request, cleared.limit_usd, self._offers)
+        choice = choose(cleared.request, cleared.limit_usd, self._offers, self._known)
         if not choice.chain:
             told = [reason.model_dump(mode="json", exclude_none=True) for reason in no_route(choice)]
             return {"routable": False, "chain": [], "reasons": told}

@@ -34,10 +34,10 @@ class Route:
 
     def rank(self, model: Model) -> tuple[int, int] | None:
         """The model's place on this route, smaller first; None when it does not serve it."""
-        places = [at for at, quality in enumerate(self.serves) if quality in model.qualities]
-        if not places:
-            return None
-        return places[0], self.first.index(model.name) if model.name in self.first else len(self.first)
+        for at, quality in enumerate(self.serves):
+            if quality in model.qualities:
+                return at, self.first.index(model.name) if model.name in self.first else len(self.first)
+        return None
 
 
 # fmt: off

@@ -85,6 +85,9 @@ def answers(event: WaveEvent, wave: Wave) -> list[ImageRouted | GenerationFailed
                 limit_usd=wave.limit_usd,
                 seed=seed_of(event, index),
                 request=event.request,
+                weighed=wave.choice.weighed,
+                losers=wave.choice.losers,
+                hedge_after_s=wave.choice.hedge_after_s,
             )
         )
     return made

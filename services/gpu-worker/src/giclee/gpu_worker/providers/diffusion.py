@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 
 from giclee.gpu_worker import device as devices
 from giclee.gpu_worker import picture, shelf
-from giclee.gpu_worker.provider import Answer, Ask, Description, DeviceLost, Made, ModelUnusable, NotMade
+from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, DeviceLost, Made, ModelUnusable, NotMade
 from giclee.schemas.models import Model
 from giclee.schemas.parts import Adjustment
 
@@ -49,6 +49,16 @@ class Loaded:
 
 class Diffusion:
     """A provider over diffusers. `load` turns a checked folder into a pipeline; tests give their own."""
+
+    capabilities = Capabilities(
+        seed=True,
+        negative_prompt=True,
+        steps=True,
+        guidance=True,
+        reference_image=False,
+        concurrency=1,
+        data_terms="Nothing leaves the host.",
+    )
 
     def __init__(
         self,

@@ -13,9 +13,21 @@ import numpy as np
 
 from giclee.gpu_worker import picture
 from giclee.gpu_worker.picture import Pixels
-from giclee.gpu_worker.provider import Answer, Ask, Description, Made
+from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made
 from giclee.models import world
 from giclee.schemas.models import Model
+from giclee.schemas.parts import Adjustment
+
+CAPABILITIES = Capabilities(
+    seed=True,
+    negative_prompt=False,
+    steps=False,
+    guidance=False,
+    reference_image=False,
+    data_terms="Nothing leaves the process.",
+)
+
+NOT_READ = (Adjustment(field="negative_prompt", asked="given", used="left out", reason="the stub reads none"),)
 
 
 class Stub:
@@ -24,6 +36,8 @@ class Stub:
     `instead(model, ask)` may answer an ask itself; `before(asks)` is awaited before a batch is painted;
     `mistakes` is the share of seeds, from 0 to 1, that get another shape than asked.
     """
+
+    capabilities = CAPABILITIES
 
     def __init__(
         self,
@@ -57,6 +71,7 @@ class Stub:
             width=ask.shape.width,
             height=ask.shape.height,
             seconds=time.perf_counter() - began,
+            adjustments=NOT_READ if ask.negative_prompt else (),
             reproducibility="painted; the same on every machine",
         )
 

@@ -1,0 +1,96 @@
+"""`giclee providers`: how each provider does, and holding one or letting it go (a switch of scope `provider:`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from giclee.cli.http import OPERATIONS, actor, call
+from giclee.cli.output import AsJson, show, show_json, tell
+
+app = typer.Typer(no_args_is_help=True, help="Providers: who is well, who is held, what passes.")
+
+COLUMNS = ("provider", "model", "state", "failed", "p50_s", "p95_s", "accepted", "billed", "age_s")
+BY_TYPE = ("model", "asset_type", "passed", "scored", "share", "at")
+
+Name = Annotated[str, typer.Argument(help="As `giclee providers ls` lists them.")]
+Reason = Annotated[str, typer.Option(help="Why; people and the audit read it.")]
+
+
+@app.command("ls")
+def ls(json_: AsJson = False) -> None:
+    """Every model at its provider: its state, recent failures, durations, what passes, what is billed."""
+    rows = call(OPERATIONS, "GET", "/v1/providers")["items"]
+    if json_:
+        show_json(rows)
+        return
+    show(
+        [line for row in rows for line in _lines(row)], as_json=False, columns=COLUMNS, empty="no provider was used yet"
+    )
+
+
+@app.command("show")
+def show_one(name: Name, json_: AsJson = False) -> None:
+    """One provider, with what passes by asset type."""
+    row = call(OPERATIONS, "GET", f"/v1/providers/{quote(name, safe='')}")
+    if json_:
+        show_json(row)
+        return
+    show(list(_lines(row)), as_json=False, columns=COLUMNS, empty="no model of it was used yet")
+    kinds = [
+        {"model": model, "asset_type": kind, **one, "share": f"{one['passed'] / max(one['scored'], 1e-9):.2f}"}
+        for model, told in row.get("models", {}).items()
+        for kind, one in told.get("accepted", {}).items()
+    ]
+    if kinds:
+        show(kinds, as_json=False, columns=BY_TYPE)
+
+
+@app.command()
+def hold(name: Name, reason: Reason, json_: AsJson = False) -> None:
+    """Route nothing to it while anybody else can do the work; what is on its way there waits."""
+    _put(name, {"mode": "hold", "reason": reason}, as_json=json_)
+    tell(f"let it go: giclee providers release {name} --reason …")
+
+
+@app.command()
+def release(name: Name, reason: Reason, json_: AsJson = False) -> None:
+    """Use it again: ends a hold, and forgives a refused key or spent credit that was mended."""
+    _put(name, {"mode": "clear", "reason": reason}, as_json=json_)
+
+
+def _put(name: str, body: dict[str, str], *, as_json: bool) -> None:
+    path = f"/v1/switches/{quote(f'provider:{name}', safe='')}"
+    show([call(OPERATIONS, "PUT", path, json={**body, "actor": actor()})], as_json=as_json)
+
+
+def _lines(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for model, told in (row.get("models") or {"–": {}}).items():
+        kinds = told.get("accepted", {}).values()
+        scored, passed = sum(one["scored"] for one in kinds), sum(one["passed"] for one in kinds)
+        ratio = told.get("paid_ratio")
+        yield {
+            "provider": row["provider"],
+            "model": model,
+            "state": _state(row, told),
+            "failed": f"{told.get('failed', 0):.1f} of {told.get('tried', 0):.1f}",
+            "p50_s": told.get("p50_s"),
+            "p95_s": told.get("p95_s"),
+            "accepted": f"{passed / scored:.0%} of {scored:.0f}" if scored else "–",
+            "billed": "–" if ratio is None else f"{ratio:.2f} of the price",
+            "age_s": row["age_s"],
+        }
+
+
+def _state(row: dict[str, Any], told: dict[str, Any]) -> str:
+    if row.get("switch"):
+        return f"{row['switch']['mode']} by {row['switch']['actor']}: {row['switch']['reason']}"
+    held, released = told.get("held"), row.get("released_at") or ""
+    if held and released <= told.get("held_since", ""):
+        return f"refused for {held} until {told.get('held_until', 'somebody acts')}"
+    if told.get("streak", 0) >= 3:
+        return f"resting, {told['streak']} failures in a row"
+    return "well"

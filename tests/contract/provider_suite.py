@@ -1,0 +1,100 @@
+"""What every provider must do, on a device of ours or hosted; the stub, diffusers and each adapter run these tests."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from PIL import Image
+
+from giclee.gpu_worker.provider import Ask, Call, Made, NotMade, Provider, Shape
+from giclee.schemas.models import Model
+
+PROMPTS = (
+    "a small red circle on a blue background",
+    "a large white ring on a black background",
+    "a large green square on a yellow background",
+)
+
+
+def ask(row: Model, prompt: str = PROMPTS[0], *, seed: int = 7, **fields: Any) -> Ask:
+    """One image of the row's own size, steps and guidance, unless told otherwise."""
+    own = {"width": row.width, "height": row.height, "steps": row.steps, "guidance_scale": row.guidance_scale}
+    said: dict[str, Any] = {name: fields.pop(name, value) for name, value in own.items()}
+    negative = fields.get("negative_prompt") is not None and row.takes_negative_prompt
+    return Ask(shape=Shape(model=row.name, negative=negative, **said), prompt=prompt, seed=seed, **fields)
+
+
+def call(
+    key: str = "candidate-0", job: str | None = None, note: Callable[[str], Awaitable[None]] | None = None
+) -> Call:
+    """A paid call whose job id is noted nowhere, unless told otherwise."""
+
+    async def nowhere(_: str) -> None:
+        return None
+
+    return Call(key=key, job=job, note=note or nowhere)
+
+
+def made(answer: object) -> Made:
+    """The answer as an image; fails with the reason where it is none."""
+    assert isinstance(answer, Made), answer
+    return answer
+
+
+def not_made(answer: object) -> NotMade:
+    """The answer as the reason for there being no image."""
+    assert isinstance(answer, NotMade), answer
+    return answer
+
+
+class ProviderSuite:
+    """Subclasses give the fixtures `provider` and `row`, a row of models that it makes."""
+
+    async def test_answers_come_in_the_order_of_the_asks(self, provider: Provider, row: Model) -> None:
+        """Each is the picture that its ask gets alone, in a batch of the same padded size."""
+        asks = [ask(row, prompt, seed=seed) for seed, prompt in enumerate(PROMPTS, 1)]
+        together = [made(answer) for answer in await provider.make(row, asks, 4)]
+        assert len(together) == len(asks)
+        assert len({answer.body for answer in together}) == len(asks)
+        if provider.capabilities.seed:
+            backwards = [made(answer) for answer in await provider.make(row, asks[::-1], 4)]
+            assert [answer.body for answer in backwards[::-1]] == [answer.body for answer in together]
+
+    async def test_an_image_is_what_it_says_it_is(self, provider: Provider, row: Model) -> None:
+        """Format and size of the bytes are those of the answer."""
+        answer = made((await provider.make(row, [ask(row)], 1))[0])
+        with Image.open(io.BytesIO(answer.body)) as image:
+            image.load()
+            assert f"image/{image.format}".lower() == answer.content_type
+            assert image.size == (answer.width, answer.height)
+        assert answer.reproducibility and answer.seconds >= 0
+
+    async def test_a_seed_makes_the_difference_or_is_told_to_be_left_out(self, provider: Provider, row: Model) -> None:
+        """The same seed gives the same bytes, another one others."""
+        first, again, other = [made((await provider.make(row, [ask(row, seed=s)], 1))[0]) for s in (3, 3, 4)]
+        if provider.capabilities.seed:
+            assert first.body == again.body != other.body
+        else:
+            assert "seed" in {one.field for one in first.adjustments}
+
+    async def test_what_was_not_done_is_told(self, provider: Provider, row: Model) -> None:
+        """A negative prompt that a provider takes is no adjustment; one that it leaves out is."""
+        answer = made((await provider.make(row, [ask(row, negative_prompt="red")], 1))[0])
+        told = {one.field for one in answer.adjustments}
+        assert ("negative_prompt" in told) == (not provider.capabilities.negative_prompt)
+
+    async def test_a_provider_says_where_its_models_are(self, provider: Provider, row: Model) -> None:
+        """And under which terms it gets what we send."""
+        assert (await provider.describe(row)).where
+        assert provider.capabilities.data_terms.endswith(".")
+
+    async def test_a_caller_that_leaves_is_no_bug(self, provider: Provider, row: Model) -> None:
+        """What was begun can be cancelled, and the provider goes on working."""
+        leaving = asyncio.ensure_future(provider.make(row, [ask(row, seed=11)], 1))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        made((await provider.make(row, [ask(row, seed=12)], 1))[0])
