@@ -44,6 +44,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "replay/doctor_api.py",
         "replay/gate_api.py",
         "replay/held_api.py",
+        "replay/placed_api.py",
         "replay/price_api.py",
     ),
     "asyncpg": (

@@ -10,29 +10,26 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, HTTPException, Query
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from giclee.bus.layers import codec
 from giclee.bus.layers.switches import stops
 from giclee.bus.table import Table
 from giclee.bus.transport import Send
-from giclee.replay.api import NOBODY, Actor, Reason
-from giclee.replay.store import Note, Store
+from giclee.replay import placed_api
+from giclee.replay.api import NOBODY, Actor
+from giclee.replay.placed_api import Words, place_of, told
+from giclee.replay.store import Store
 from giclee.schemas.events import PriceSet, ProviderHealth, SwitchSet
 from giclee.schemas.prices import PriceRow
 
 SET, CLEAR = "price set", "price clear"
 
 
-class PriceAsked(BaseModel):
+class PriceAsked(Words):
     """A price, or the place of one that is taken back."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     row: PriceRow | None = None
     place: Annotated[str, Field(min_length=1, max_length=160)] | None = None
-    reason: Reason
-    actor: Annotated[str, Field(min_length=1, max_length=128)] | None = None
 
 
 def routes(app: FastAPI, table: Table[PriceSet], store: Store, send: Send) -> None:
@@ -47,29 +44,20 @@ def routes(app: FastAPI, table: Table[PriceSet], store: Store, send: Send) -> No
     @app.put("/v1/prices")
     async def set_one(asked: Annotated[PriceAsked, Body()], actor: Actor = NOBODY) -> dict[str, Any]:
         """Set a price or take one back; in force for what is routed from then on, until its `until`."""
-        place, now = asked.row.place() if asked.row is not None else asked.place, datetime.now(UTC)
-        if place is None or (asked.row is not None and asked.place not in (None, place)):
-            raise HTTPException(422, "say row, or the place of the row that is taken back")
-        if asked.row is None and (place not in table.rows or table.rows[place].row is None):
-            raise HTTPException(404, f"nothing is set at {place}; `giclee price ls` shows what is")
+        place, now = place_of(asked.row, asked.place, table.rows, "giclee price ls"), datetime.now(UTC)
         if asked.row is not None and asked.row.until is not None and asked.row.until <= now:
             raise HTTPException(422, f"until {asked.row.until.isoformat()} is over")
         try:
             event = PriceSet(place=place, row=asked.row, reason=asked.reason, actor=asked.actor or actor, set_at=now)
         except ValidationError as error:
             raise HTTPException(422, f"place {place}: {error.errors()[0]['msg']}") from error
-        before = table.rows[place].row if place in table.rows else None
-        details = {"place": place, "before": _plain(before), "after": _plain(asked.row)}
-        await store.note(Note(event.actor, SET if asked.row else CLEAR, asked.reason), details)
-        await send([codec.encode(event, source="giclee/replay")])
+        await told(event, table.rows, SET if asked.row else CLEAR, store, send)
         return event.model_dump(mode="json", exclude_none=True)
 
     @app.get("/v1/prices/history")
     async def history(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
         """Who set what, and what it was before, newest first."""
-        rows = await store.deeds((SET, CLEAR), limit)
-        return {"items": [{**dict(row["details"]), "at": row["at"].isoformat(), "actor": row["actor"],
-                           "action": row["action"], "reason": row["reason"]} for row in rows]}  # fmt: skip
+        return await placed_api.history(store, (SET, CLEAR), limit)
 
 
 def provider_routes(app: FastAPI, health: Table[ProviderHealth], switches: Table[SwitchSet]) -> None:
@@ -97,7 +85,3 @@ def _provider(row: ProviderHealth, switches: Table[SwitchSet]) -> dict[str, Any]
         "switch": None if stopped is None else stopped.model_dump(mode="json", exclude_none=True),
         "released_at": switch.set_at.isoformat() if switch is not None and switch.mode == "clear" else None,
     }
-
-
-def _plain(row: PriceRow | None) -> dict[str, Any] | None:
-    return None if row is None else row.model_dump(mode="json", exclude_none=True)
