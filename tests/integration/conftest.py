@@ -1,11 +1,11 @@
-"""The replay service and the publisher as several files of tests want them: in this process, on a real database.
+"""The replay service and the publisher, in this process on a real database, and the lab, as several files want them.
 
 Their modules are imported where they are used: tests of models lie beside, and their environment has no services.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +17,7 @@ from giclee.bus.settings import DatabaseSettings
 if TYPE_CHECKING:
     import httpx2
 
+    from tests.kit.lab import Lab
     from tests.kit.ops import Ops
     from tests.unit.publisher.desk import Desk
 
@@ -55,3 +56,18 @@ async def publisher(database: str) -> AsyncIterator[Desk]:
 
     async with desk(database) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def _lab() -> Iterator[Lab]:
+    from tests.kit import lab as labs
+
+    with labs.running() as running:
+        yield running
+
+
+@pytest.fixture
+async def lab(_lab: Lab) -> AsyncIterator[Lab]:
+    """The provider lab, as at its start."""
+    await _lab.clear()
+    yield _lab

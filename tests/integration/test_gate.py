@@ -12,7 +12,6 @@ import httpx2
 import pytest
 
 from giclee.bus import database as bus_database
-from giclee.bus.memory import MemoryTransport
 from giclee.bus.settings import DatabaseSettings
 from giclee.bus.table import Table
 from giclee.replay import gate_api
@@ -26,12 +25,6 @@ from tests.unit.scorer.test_compare import scored
 
 pytestmark = pytest.mark.real
 ROW = {"dimension": "alignment", "pass_at": 0.9, "doubt_at": 0.5}
-
-
-@pytest.fixture
-async def ops(database: str) -> AsyncIterator[Ops]:
-    async with bus_database.connect(DatabaseSettings(url=database, pool_max=4), schema="replay") as pool:
-        yield Ops(MemoryTransport(), pool)
 
 
 @pytest.fixture

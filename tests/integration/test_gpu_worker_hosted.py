@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,11 @@ from giclee.schemas import models
 from giclee.schemas.models import Model
 from tests.contract.hosted_suite import SHORT_S, HostedSuite, JobSuite
 from tests.contract.provider_suite import PROMPTS, ask, call, made, not_made
-from tests.kit import lab as labs
 from tests.kit.candidates import model
 from tests.kit.lab import KEYS, Lab
 
 VERSION = "39ed52f2a78e934b3ba6e2a89f5b1c712de7dfea535525255b1aa35c5565e08b"
 """The version of stability-ai/sdxl that Replicate's examples run."""
-
-
-@pytest.fixture(scope="module")
-def _lab() -> Iterator[Lab]:
-    with labs.running() as running:
-        yield running
-
-
-@pytest.fixture
-async def lab(_lab: Lab) -> AsyncIterator[Lab]:
-    """The lab, as at its start."""
-    await _lab.clear()
-    yield _lab
 
 
 def row_of(name: str, location: str, **fields: Any) -> Model:

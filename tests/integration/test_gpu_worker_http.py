@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from giclee.gpu_worker.attempt import Access, Failed
 from giclee.gpu_worker.http import Caller
-from tests.kit import lab as labs
 from tests.kit.lab import KEYS, Lab
 
 PROMPT = {"prompt": "a small red circle on a blue background"}
-
-
-@pytest.fixture(scope="module")
-def _lab() -> Iterator[Lab]:
-    with labs.running() as running:
-        yield running
-
-
-@pytest.fixture
-async def lab(_lab: Lab) -> AsyncIterator[Lab]:
-    """The lab, as at its start."""
-    await _lab.clear()
-    yield _lab
 
 
 def caller(base_url: str, **access: Any) -> Caller:

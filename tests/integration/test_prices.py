@@ -10,10 +10,7 @@ from decimal import Decimal
 import httpx2
 import pytest
 
-from giclee.bus import database as bus_database
 from giclee.bus.layers import codec
-from giclee.bus.memory import MemoryTransport
-from giclee.bus.settings import DatabaseSettings
 from giclee.bus.table import Table
 from giclee.replay import price_api
 from giclee.router.choose import Known, choose
@@ -26,12 +23,6 @@ from tests.unit.router.builders import SDXL, request, told
 
 pytestmark = pytest.mark.real
 ROW = {"provider": "own-gpu", "unit": "image", "usd": "0.02"}
-
-
-@pytest.fixture
-async def ops(database: str) -> AsyncIterator[Ops]:
-    async with bus_database.connect(DatabaseSettings(url=database, pool_max=4), schema="replay") as pool:
-        yield Ops(MemoryTransport(), pool)
 
 
 @pytest.fixture

@@ -52,6 +52,17 @@ Rulings: TypeAlias = Mapping[str | int, Ruling]
 """By documented error code, then by HTTP status; 400 and 500 also stand for every other status of their hundred."""
 
 
+BY_STATUS: Rulings = {
+    401: Ruling("auth", billed=False),
+    402: Ruling("budget", billed=False),
+    403: Ruling("auth", billed=False),
+    429: Ruling("rate", billed=False),
+    400: Ruling("invalid", billed=False),
+    500: Ruling("transient"),
+}
+"""What statuses mean wherever a service's documentation says nothing else; each table begins with it."""
+
+
 class Failed(Exception):
     """A call that came to no image, as one of the outcome classes. `billed` None: what the attempt owes decides."""
 

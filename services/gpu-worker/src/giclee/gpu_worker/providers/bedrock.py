@@ -24,7 +24,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError
 
 from giclee.gpu_worker import template
-from giclee.gpu_worker.attempt import Access, Attempt, Attempts, Failed, Ruling, Rulings, ruled
+from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Attempts, Failed, Ruling, Rulings, ruled
 from giclee.gpu_worker.http import ANSWER_MAX_BYTES, Caller, Reply
 from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made, ModelUnusable
 from giclee.gpu_worker.received import Album, Unusable, from_base64
@@ -38,6 +38,7 @@ CFG_MIN, CFG_MAX = 1.1, 10.0
 ASPECTS = ("1:1", "3:2", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "9:21")
 
 RULINGS: Rulings = {
+    **BY_STATUS,
     # words of a ValidationException about content, and of a denial about money
     "content filters": Ruling("refused-content", billed=False),
     "INVALID_PAYMENT_INSTRUMENT": Ruling("budget", billed=False),
@@ -56,13 +57,7 @@ RULINGS: Rulings = {
     "ValidationException": Ruling("invalid", billed=False),
     "ResourceNotFoundException": Ruling("invalid", billed=False),
     # by status
-    401: Ruling("auth", billed=False),
-    402: Ruling("budget", billed=False),
-    403: Ruling("auth", billed=False),
     408: Ruling("timeout"),
-    429: Ruling("rate", billed=False),
-    400: Ruling("invalid", billed=False),
-    500: Ruling("transient"),
 }
 _WORDS = ("content filters", "INVALID_PAYMENT_INSTRUMENT")
 

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from giclee.gpu_worker import template
-from giclee.gpu_worker.attempt import Access, Attempt, Attempts, Failed, Pace, Ruling, Rulings, ruled
+from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Attempts, Failed, Pace, Ruling, Rulings, ruled
 from giclee.gpu_worker.http import Caller, Reply
 from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made, ModelUnusable
 from giclee.gpu_worker.received import Album
@@ -29,19 +29,13 @@ QUEUE_MAX_BYTES = 32 * 1024 * 1024
 NAMESPACE = uuid.UUID("7a0d5be8-6f4d-5d0c-9f6e-2c1b7c0c1a11")
 
 RULINGS: Rulings = {
+    **BY_STATUS,
     # by the type of an error, and by what ended a run
     "prompt_outputs_failed_validation": Ruling("invalid", billed=False),
     "invalid_prompt": Ruling("invalid", billed=False),
     "OutOfMemoryError": Ruling("invalid"),
     "execution_error": Ruling("transient"),
     "execution_interrupted": Ruling("transient"),
-    # by status
-    401: Ruling("auth", billed=False),
-    402: Ruling("budget", billed=False),
-    403: Ruling("auth", billed=False),
-    429: Ruling("rate", billed=False),
-    400: Ruling("invalid", billed=False),
-    500: Ruling("transient"),
 }
 
 

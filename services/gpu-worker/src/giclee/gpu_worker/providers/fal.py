@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from giclee.gpu_worker import template
-from giclee.gpu_worker.attempt import Access, Attempt, Attempts, Failed, Pace, Ruling, Rulings, ruled
+from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Attempts, Failed, Pace, Ruling, Rulings, ruled
 from giclee.gpu_worker.http import Caller, Reply
 from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made, ModelUnusable
 from giclee.gpu_worker.received import Album
@@ -39,6 +39,7 @@ INPUT: dict[str, Any] = {
 }
 
 RULINGS: Rulings = {
+    **BY_STATUS,
     # by `type` of a model's error, `error_type` of a request's error (no server error is ever charged, the FAQ says)
     "content_policy_violation": Ruling("refused-content"),
     "no_media_generated": Ruling("unusable"),
@@ -49,14 +50,9 @@ RULINGS: Rulings = {
     "bad_request": Ruling("invalid", billed=False),
     "exhausted balance": Ruling("budget", billed=False),
     # by status
-    401: Ruling("auth", billed=False),
-    402: Ruling("budget", billed=False),
-    403: Ruling("auth", billed=False),
     408: Ruling("timeout"),
-    429: Ruling("rate", billed=False),
     422: Ruling("invalid"),  # "may still be charged if a runner spent GPU time"
     499: Ruling("transient"),
-    400: Ruling("invalid", billed=False),
     500: Ruling("transient", billed=False),
 }
 

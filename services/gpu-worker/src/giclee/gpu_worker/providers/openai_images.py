@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 
 from giclee.gpu_worker import template
-from giclee.gpu_worker.attempt import Access, Attempt, Attempts, Failed, Ruling, Rulings, ruled
+from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Attempts, Failed, Ruling, Rulings, ruled
 from giclee.gpu_worker.http import ANSWER_MAX_BYTES, Caller, Reply
 from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made, ModelUnusable
 from giclee.gpu_worker.received import Album, Unusable, from_base64
@@ -39,6 +39,7 @@ USD_PER_MILLION: Mapping[str, tuple[Decimal, Decimal, Decimal]] = {
 """By model, snapshots included: text in, image in, image out. A model that is not here does not tell what it cost."""
 
 RULINGS: Rulings = {
+    **BY_STATUS,
     # by `error.code`, then `error.type`
     "moderation_blocked": Ruling("refused-content"),  # before the image is made or after: it does not say
     "content_policy_violation": Ruling("refused-content"),
@@ -54,13 +55,7 @@ RULINGS: Rulings = {
     "server_is_overloaded": Ruling("transient", billed=False),
     "slow_down": Ruling("rate", billed=False),
     # by status
-    401: Ruling("auth", billed=False),
-    402: Ruling("budget", billed=False),
-    403: Ruling("auth", billed=False),
     408: Ruling("timeout"),
-    429: Ruling("rate", billed=False),
-    400: Ruling("invalid", billed=False),
-    500: Ruling("transient"),
 }
 
 

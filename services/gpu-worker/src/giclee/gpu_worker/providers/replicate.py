@@ -17,7 +17,7 @@ from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Any
 
 from giclee.gpu_worker import template
-from giclee.gpu_worker.attempt import Access, Attempt, Attempts, Failed, Pace, Ruling, Rulings, ruled
+from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Attempts, Failed, Pace, Ruling, Rulings, ruled
 from giclee.gpu_worker.http import Caller, Reply
 from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made, ModelUnusable
 from giclee.gpu_worker.received import Album
@@ -42,6 +42,7 @@ INPUT: dict[str, Any] = {
 }
 
 RULINGS: Rulings = {
+    **BY_STATUS,
     # words within a failed prediction's error, which has no code; time that it ran is charged
     "nsfw": Ruling("refused-content"),
     "flagged as sensitive": Ruling("refused-content"),
@@ -51,13 +52,6 @@ RULINGS: Rulings = {
     # by a prediction's status
     "canceled": Ruling("transient", billed=True),
     "aborted": Ruling("transient", billed=False),
-    # by HTTP status, of creating one: what is refused is not run
-    401: Ruling("auth", billed=False),
-    402: Ruling("budget", billed=False),
-    403: Ruling("auth", billed=False),
-    429: Ruling("rate", billed=False),
-    400: Ruling("invalid", billed=False),
-    500: Ruling("transient"),
 }
 _WORDS = ("nsfw", "flagged as sensitive", "safety checker", "out of memory")
 
