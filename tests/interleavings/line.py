@@ -44,9 +44,7 @@ from giclee.intake.stream import Bell
 from giclee.policy.handle import Policy
 from giclee.policy.store import Verdicts
 from giclee.policy.verdict import Judge
-from giclee.publisher.facts import READS as PUBLISHER_READS
-from giclee.publisher.handle import EMITS as PUBLISHER_EMITS
-from giclee.publisher.handle import handle as publish
+from giclee.publisher.handle import stages as publisher_stages
 from giclee.publisher.review_queue import Conflict, Filters, ReviewQueue, Said
 from giclee.publisher.seal import Sealer
 from giclee.publisher.standing import Pace
@@ -185,7 +183,7 @@ class World:
         self.lives: dict[str, Life] = {}
         self.transports: dict[str, GatedTransport] = {}
         self.accept: Callable[[ImageRequested], Awaitable[Any]] | None = None
-        self.loops: dict[str, Loop] = {}
+        self.loops: dict[tuple[str, str], Loop] = {}
         self.ended: list[str] = []
         self.ahead_s = 0.0
         self._began_ms: int | None = None
@@ -208,10 +206,10 @@ class World:
 
     def unread(self) -> dict[str, int]:
         """Records that stages have not handled, or not committed."""
-        stages = {name: loop for name, loop in self.loops.items() if name in self.lives}
         behind = {
-            name: loop.progress.pending + self.broker.lag(loop.stage.group, loop.stage.topics())
-            for name, loop in stages.items()
+            f"{name}: {stage}": loop.progress.pending + self.broker.lag(loop.stage.group, loop.stage.topics())
+            for (name, stage), loop in self.loops.items()
+            if name in self.lives
         }
         return {name: records for name, records in behind.items() if records}
 
@@ -264,7 +262,7 @@ class World:
     def _loop(self, name: str, stage: Stage) -> Loop:
         transport = self.transports[name]
         context = Context(stage=stage, send=transport.writer(name).send, cluster_id="memory")
-        loop = self.loops[name] = Loop(context, transport.reader(stage.group, stage.topics()))
+        loop = self.loops[name, stage.name] = Loop(context, transport.reader(stage.group, stage.topics()))
         return loop
 
     def _policy(self, name: str, pool: Pool, transport: GatedTransport) -> list[Work]:
@@ -302,10 +300,9 @@ class World:
         blobs: Any = GatedBlobs(self.blobs, self.turnstile)
         deriver: Any = InlineDeriver()
         store, sealer = PublisherStore(pool, Pace(), "http://assets"), Sealer(blobs, deriver)
-        handle = partial(publish, store=store, sealer=sealer)
-        stage = Stage(name="publisher", reads=PUBLISHER_READS, emits=PUBLISHER_EMITS, handle=handle, concurrency=64)
+        loops = [self._loop(name, stage).run for stage in publisher_stages(store, sealer)]
         plain, once = PlainRelay(pool, "publisher", transport), TransactionalRelay(pool, "publisher", transport)
-        return [self._loop(name, stage).run, plain.run, once.run, Sweeper(store, sealer, 1.0).run]
+        return [*loops, plain.run, once.run, Sweeper(store, sealer, 1.0).run]
 
     def _reviewer(self, name: str, pool: Pool, transport: GatedTransport) -> list[Work]:
         """Somebody who takes the next image every few seconds, says something, and now and then takes it back."""

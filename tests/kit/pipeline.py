@@ -41,9 +41,7 @@ from giclee.policy.handle import Policy
 from giclee.policy.store import Verdicts
 from giclee.policy.verdict import Judge
 from giclee.publisher.derive import Deriver, deriving
-from giclee.publisher.facts import READS as PUBLISHER_READS
-from giclee.publisher.handle import EMITS as PUBLISHER_EMITS
-from giclee.publisher.handle import handle as publish
+from giclee.publisher.handle import stages as publisher_stages
 from giclee.publisher.review_queue import ReviewQueue
 from giclee.publisher.seal import Sealer
 from giclee.publisher.standing import Pace
@@ -301,9 +299,8 @@ def _stages(line: Line, transport: Transport, deriver: Deriver, batcher: Batcher
         sealer = Sealer(line.blobs, deriver)
         line.sweepers.append(Sweeper(store, sealer, 60.0))
         line.reviews.append(store.reviews)
-        stage = Stage(name="publisher", reads=PUBLISHER_READS, emits=PUBLISHER_EMITS, concurrency=64,
-                      handle=partial(publish, store=store, sealer=sealer))  # fmt: skip
-        found.append((f"publisher-{number}", stage))
+        for stage in publisher_stages(store, sealer):
+            found.append((f"{stage.name}-{number}", stage))
     return found
 
 

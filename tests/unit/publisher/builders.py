@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from giclee.publisher import funnel
-from giclee.publisher.facts import Fact, facts_of, review_fact
+from giclee.publisher.facts import Fact, facts_of, facts_of_routed, review_fact
 from giclee.publisher.funnel import Decision
 from giclee.publisher.order import Order
 from giclee.publisher.standing import Outlook
@@ -28,6 +28,7 @@ from giclee.schemas.events import (
     ImageRefused,
     ImageRequested,
     ImageReviewed,
+    ImageRouted,
     ImageScored,
     ImageStalled,
 )
@@ -122,6 +123,20 @@ class Request:
             width=32,
             height=16,
         )
+
+    def routed(
+        self, index: int, provider: str = "slow", *, hop: int = 0, hedge_after_s: float | None = 4.0
+    ) -> ImageRouted:
+        """Given to `provider`; somebody waits for it unless `hedge_after_s` is None."""
+        model = {"name": "flux", "revision": "r1"}
+        hops = [
+            {"provider": one, "pool": "hosted", "model": model, "price_usd": "0.004", "width": 64, "height": 64}
+            for one in ("another", provider)[1 - hop :]
+        ]
+        return ImageRouted(
+            **self._candidate(index, hop), wave=0, chain=hops, limit_usd=self.cleared_request.limit_usd, seed=7,
+            request=self.cleared_request, hedge_after_s=hedge_after_s,
+        )  # fmt: skip
 
     def generated(self, index: int, *, spent_usd: str = "0.004", hop: int = 0) -> ImageGenerated:
         return ImageGenerated(
@@ -237,7 +252,7 @@ class Book:
     def tell(self, *events: Event) -> Book:
         """Store what events teach, without deciding."""
         for event in events:
-            self.store(*facts_of(event))
+            self.store(*(facts_of_routed(event) if isinstance(event, ImageRouted) else facts_of(event)))
         return self
 
     def look(self, index: int, *, passes: bool, sha: str | None = None) -> Book:
@@ -272,3 +287,7 @@ class Book:
         if decision.ending:
             self.ending, self.because, self.endings = decision.ending, decision.because, self.endings + 1
         return decision
+
+    def alarm(self) -> datetime | None:
+        """When the clock looks at the order again."""
+        return funnel.wake_at(self.order, self.now, OUTLOOK)

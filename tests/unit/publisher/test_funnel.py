@@ -157,6 +157,101 @@ def test_late_is_not_lost() -> None:
     assert (book.ending, book.approved) == ("approved", [0])
 
 
+def test_who_is_waited_for_is_hedged_once_and_elsewhere() -> None:
+    """Where somebody waits, a silent candidate gets one hedge after the router's time, naming who is silent."""
+    request = Request(wanted=1, priority="interactive")
+    book = Book(request, request.cleared(), request.routed(0, "slow", hedge_after_s=4.0))
+    assert book.decide().is_empty()
+    assert book.alarm() == START + timedelta(seconds=4)
+    asked = book.later(4).decide()
+    assert asked.ask is not None
+    assert (asked.ask.first, asked.ask.count, asked.ask.hedges, asked.hedged) == (1, 1, ("slow",), (0, 1))
+    book.tell(request.routed(1, "fast", hedge_after_s=None))
+    for _ in range(20):
+        assert book.later(10).decide().is_empty()  # neither is hedged again
+    assert [wave.hedges for wave in book.order.waves] == [(), ("slow",)]
+
+
+def test_the_hedge_decides_without_who_is_silent() -> None:
+    """Once enough have passed nobody waits for a silent candidate, `best` or not."""
+    request = Request(wanted=1, priority="interactive")
+    book = Book(request, request.cleared(), request.routed(0)).later(5)
+    book.decide()
+    book.tell(request.generated(1), request.scored(1)).seal().decide()
+
+    assert (book.ending, book.approved) == ("approved", [1])
+
+
+def test_a_hedge_that_is_rejected_leaves_the_silent_one_to_be_waited_for() -> None:
+    """Nothing ends while a hedged candidate may still come; what it brings counts."""
+    request = Request(wanted=1, priority="interactive", max_candidates=2)
+    book = Book(request, request.cleared(), request.routed(0)).later(5)
+    book.decide()
+    assert book.tell(request.generated(1), request.scored(1, passes=False)).decide().is_empty()
+    book.tell(request.generated(0), request.scored(0)).seal().decide()
+
+    assert (book.ending, book.approved) == ("approved", [0])
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"max_candidates": 1}, ()),  # no room under the cap
+        ({"budget_usd": "0.019", "limit_usd": "0.01"}, ()),  # nor in the budget
+        ({}, ("generated",)),  # there is an image
+        ({}, ("failed",)),  # or there will be none: the next wave is its matter
+        ({}, ("stalled",)),  # a dead letter holds it (rule 10)
+    ],
+)
+def test_what_is_not_hedged(asked: dict[str, Any], told: tuple[str, ...]) -> None:
+    """No hedge beyond cap and budget, nor of a candidate with an outcome or a dead letter."""
+    request = Request(wanted=1, priority="interactive", **asked)
+    book = Book(request, request.cleared(), request.routed(0))
+    book.tell(*(getattr(request, name)(0) for name in told)).later(5)
+
+    assert book.decide().hedged == ()
+
+
+def test_a_hedge_is_not_paid_for_what_is_being_judged() -> None:
+    """One of two has its image at the scorer: no third is asked for before it is judged."""
+    request = Request(wanted=1, first_wave=2, priority="interactive")
+    book = Book(request, request.cleared(), request.routed(0), request.routed(1), request.generated(0)).later(5)
+    assert book.decide().is_empty()
+    asked = book.tell(request.scored(0, passes=False)).decide()
+
+    assert asked.ask is not None
+    assert (asked.ask.count, asked.ask.hedges) == (1, ("slow",))
+
+
+def test_as_many_hedges_as_are_missing() -> None:
+    """Three silent ones of an order that wants two get two hedges, in one wave."""
+    request = Request(wanted=2, first_wave=3, priority="interactive")
+    book = Book(request, request.cleared(), *(request.routed(index) for index in range(3))).later(5)
+    asked = book.decide()
+
+    assert (asked.ask and asked.ask.count, asked.hedged) == (2, (0, 1, 2, 3, 4))
+    assert book.later(60).decide().is_empty()
+
+
+def test_waiting_begins_with_the_first_hop_and_is_for_the_last() -> None:
+    """A fallback does not begin the wait again; the hedge avoids whoever has the candidate now."""
+    request = Request(wanted=1, priority="interactive")
+    book = Book(request, request.cleared(), request.routed(0, "broken", hedge_after_s=4.0)).later(3)
+    book.tell(request.routed(0, "slow", hop=1, hedge_after_s=4.0))
+    asked = book.later(1).decide()
+
+    assert (asked.ask and asked.ask.hedges) == ("slow",)
+
+
+def test_where_nobody_waits_nothing_is_hedged_early() -> None:
+    """Without a time of the router's a silent candidate is hedged when it is late (rule 3)."""
+    request = Request(wanted=1)
+    book = Book(request, request.cleared(), request.routed(0, hedge_after_s=None))
+
+    assert book.later(299).decide().is_empty()
+    assert book.later(1).decide().hedged == (0, 1)
+
+
 def test_a_late_candidate_is_not_waited_for_once_enough_are_sealed() -> None:
     """Enough passers end an order while a candidate is late."""
     request = Request(wanted=1, first_wave=2)

@@ -42,6 +42,7 @@ class History:
                 share_blocks=dice.random() < 0.3,
             ),
             limit_usd="0.01",
+            priority=dice.choice(["interactive", "standard"]),
             closes_by=START + timedelta(seconds=HISTORY_S),
         )
         self.book = Book(self.request)
@@ -59,6 +60,8 @@ class History:
         for index in indices:
             if index in self.asked:
                 continue
+            if self.request.cleared_request.priority == "interactive" and self.dice.random() < 0.8:
+                self.waiting.append(self.request.routed(index, hedge_after_s=self.dice.choice([2.0, 40.0, None])))
             if self.lossy and self.dice.random() < 0.3:
                 continue
             self.asked.add(index)

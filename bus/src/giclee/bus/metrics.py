@@ -75,5 +75,6 @@ METRICS: dict[str, Metric] = {
     "giclee_reviews_total": Metric("counter", ("kind", "verdict"), "Verdicts of people that took effect."),
     "giclee_review_seconds": Metric("seconds", ("kind",), "How long a person looked at an image, as they say."),
     "giclee_candidates_requested_total": Metric("counter", (), "Candidates the publisher asked for or again."),
+    "giclee_hedges_total": Metric("counter", (), "Candidates asked for where somebody waits for a silent provider."),
 }
 # fmt: on

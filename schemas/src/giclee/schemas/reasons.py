@@ -36,6 +36,7 @@ TABLE: dict[str, str] = {
     "limit": "No provider's price fits the limit for one candidate.",
     "price_unknown": "Nobody knows what the model asks for such an image, or the price known is stale.",
     "provider_held": "The provider is held by a switch, or refused us for want of credit or a key.",
+    "provider_silent": "Somebody waits for this provider already; a hedge goes elsewhere.",
     "provider_failed": "Every provider of the chain failed for a reason that a replay cannot change.",
     "provider_transient": "Every provider of the chain failed for now; a replay may help.",
     "size_unsupported": "The model cannot make that size.",

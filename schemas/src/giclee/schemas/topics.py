@@ -57,7 +57,7 @@ TABLE: tuple[Topic, ...] = (
     Topic(name="image.refused.v1", events=("ImageRefused",), key="request_id",
           written_by=("policy",), readers=("publisher", STATUS)),
     Topic(name="image.routed.<pool>.v1", events=("ImageRouted",), key="candidate_id", partitions=6,
-          written_by=("router", "gpu-worker"), readers=(WORKER, STATUS)),
+          written_by=("router", "gpu-worker"), readers=(WORKER, "publisher.hedges", STATUS)),
     Topic(name="image.generated.v1", events=("ImageGenerated",), key="request_id",
           written_by=("gpu-worker",), readers=("scorer", "publisher", STATUS)),
     Topic(name="image.generation-failed.v1", events=("GenerationFailed",), key="request_id",

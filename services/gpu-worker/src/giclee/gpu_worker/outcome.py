@@ -207,6 +207,7 @@ def _next(routed: ImageRouted, told: Told) -> ImageRouted:
         seed=routed.seed,
         request=routed.request,
         reasons=_reasons(routed, told),
+        hedge_after_s=routed.hedge_after_s,
     )
 
 

@@ -7,12 +7,10 @@ from functools import partial
 
 from giclee.bus import avro, blobs, database, kafka, outbox, run
 from giclee.bus.settings import load
-from giclee.bus.stage import Stage
 from giclee.publisher import api
 from giclee.publisher.closing import STAGE
 from giclee.publisher.derive import deriving
-from giclee.publisher.facts import READS
-from giclee.publisher.handle import EMITS, handle
+from giclee.publisher.handle import stages
 from giclee.publisher.inquiries import Inquiries
 from giclee.publisher.seal import Sealer
 from giclee.publisher.settings import PublisherSettings
@@ -32,13 +30,6 @@ async def main(settings: PublisherSettings) -> None:
         store = Store(pool, settings.pace(), settings.links_from())
         sealer = Sealer(bucket, deriver)
         inquiries = Inquiries(store, bucket)
-        stage = Stage(
-            name=STAGE,
-            reads=READS,
-            emits=EMITS,
-            handle=partial(handle, store=store, sealer=sealer),
-            concurrency=settings.concurrency,
-        )
         assets = api.application(
             store, bucket, api_key=settings.api_key.get_secret_value(), link_s=settings.download_link_s
         )
@@ -48,7 +39,7 @@ async def main(settings: PublisherSettings) -> None:
         service = run.Service(
             name=STAGE,
             settings=settings,
-            stages=(stage,),
+            stages=stages(store, sealer, concurrency=settings.concurrency),
             background=(
                 plain.run,
                 exactly_once.run,

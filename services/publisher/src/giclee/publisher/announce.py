@@ -30,6 +30,7 @@ def decided(emitted: Iterable[Event]) -> None:
             telemetry.count("giclee_assets_approved_total", provider=event.provider)
         elif isinstance(event, CandidatesRequested):
             telemetry.count("giclee_candidates_requested_total", event.count)
+            telemetry.count("giclee_hedges_total", event.count if event.hedges else 0)
         elif isinstance(event, ReviewRequested):
             telemetry.count("giclee_reviews_requested_total", why=event.reasons[0].code)
 

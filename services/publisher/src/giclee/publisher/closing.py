@@ -11,8 +11,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from giclee.publisher.facts import Fact, SealedImage
-from giclee.publisher.funnel import Decision, applicable_cancel, reviews_of
-from giclee.publisher.order import Order
+from giclee.publisher.funnel import Ask, Decision, applicable_cancel, reviews_of
+from giclee.publisher.order import Order, Wave
 from giclee.publisher.standing import cost_of, usable
 from giclee.schemas import reasons
 from giclee.schemas.events import (
@@ -137,20 +137,21 @@ def waves_of(order: Order, decision: Decision, evidence: Evidence) -> list[Event
     cleared = evidence.cleared
     if cleared is None:
         return []
-    runs = [(w.number, w.first, w.count, w.limit_usd, w.quality) for w in order.waves if w.number in decision.repeat]
-    if ask := decision.ask:
-        runs.append((ask.number, ask.first, ask.count, ask.limit_usd, ask.quality))
+    runs: list[Wave | Ask] = [wave for wave in order.waves if wave.number in decision.repeat]
+    if decision.ask:
+        runs.append(decision.ask)
     return [
         CandidatesRequested(
             **cleared.echo(),
-            request=cleared.request.model_copy(update={"quality": quality, "limit_usd": limit_usd}),
-            wave=number,
-            first_index=first,
-            count=count,
-            limit_usd=limit_usd,
+            request=cleared.request.model_copy(update={"quality": run.quality, "limit_usd": run.limit_usd}),
+            wave=run.number,
+            first_index=run.first,
+            count=run.count,
+            limit_usd=run.limit_usd,
             closes_by=cleared.closes_by,
+            hedges=run.hedges,
         )
-        for number, first, count, limit_usd, quality in runs
+        for run in runs
     ]
 
 

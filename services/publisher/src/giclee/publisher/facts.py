@@ -22,6 +22,7 @@ from giclee.schemas.events import (
     ImageGenerated,
     ImageRefused,
     ImageReviewed,
+    ImageRouted,
     ImageScored,
     ImageStalled,
 )
@@ -134,6 +135,15 @@ def _from_failed(event: GenerationFailed) -> list[Fact]:
     if "discarded" in codes:  # rule 11: it ends the candidate unless it is sealed, whatever else is known of it
         found.append(Fact(kind="discard", name=str(event.index)))
     return found + _spent_fact(event.index, event.spent_usd)
+
+
+def facts_of_routed(event: ImageRouted) -> list[Fact]:
+    """Whom somebody waits for, and after how long another provider is worth its price; nothing where nobody waits."""
+    if event.hedge_after_s is None:
+        return []
+    provider = event.chain[event.hop].provider
+    says = {"index": event.index, "hop": event.hop, "provider": provider, "hedge_after_s": event.hedge_after_s}
+    return [Fact(kind="routed", name=f"{event.index}/{event.hop}", says=says)]
 
 
 def _from_scored(event: ImageScored) -> list[Fact]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -26,13 +26,14 @@ _ENDING_OF_CANCEL: Mapping[str, Ending] = {"expired": "expired", "discarded": "f
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A new wave."""
+    """A new wave. `hedges`: the silent providers that it stands in for."""
 
     number: int
     first: int
     count: int
     limit_usd: Decimal
     quality: str
+    hedges: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,10 @@ def decide(order: Order, now: datetime, outlook: Outlook) -> Decision:
     unless something is only late. Passers whose asset type wants a person to look at them are put to people as they
     come, and nothing is asked for in their place. `best` (rule 21) ranks the sealed by `facts.measure`, the alignment
     with the prompt.
+
+    Where somebody waits (ADR 19) a candidate is *silent* once it has had neither an image nor a failure for as long as
+    the router said is worth another one's price: it gets its hedge then instead of when it is late, and an order with
+    enough sealed does not wait for it.
     """
     if cancel := applicable_cancel(order):
         ending = _ENDING_OF_CANCEL.get(cancel.reason, "cancelled")
@@ -124,15 +129,42 @@ def _decide_cleared(order: Order, verdict: Verdict, standing: Standing, closes_b
     enough = len(standing.usable) >= verdict.wanted
     live = standing.open - standing.late - (standing.stalled if enough else frozenset())
     if enough:
-        live = frozenset(index for index in live if index in pending or standing.waves[index].number == 0)
+        first = {index for index in live - standing.silent if standing.waves[index].number == 0}
+        live = frozenset(index for index in live if index in pending or index in first)
     waiting = Decision(
         approve=passed, seal=pending, repeat=standing.due_repeats(), review=() if enough else standing.unasked()
     )
     if live:
-        return waiting
+        return waiting if enough else _hedge(standing, verdict, waiting)
     if enough:
         return _end(standing, verdict, None)
     return _short(standing, verdict, closes_by, waiting)
+
+
+def _hedge(standing: Standing, verdict: Verdict, waiting: Decision) -> Decision:
+    """Ask other providers for as many as are silent and missing, once, within cap and budget.
+
+    What is being judged may yet be what is missing: the scorer is worth waiting for.
+    """
+    order = standing.order
+    fresh = standing.silent - standing.late - order.hedged
+    if not fresh:
+        return waiting
+    wave = standing.waves[min(fresh)]
+    judged = standing.open & order.outcomes.keys()
+    missing = verdict.wanted - len(standing.usable) - len(standing.owed) - len(judged)
+    count = min(len(fresh), missing, standing.room(wave.limit_usd)[0])
+    return _asking(standing, waiting, count, (wave.quality, wave.limit_usd), fresh) if count > 0 else waiting
+
+
+def _asking(standing: Standing, waiting: Decision, count: int, grade: tuple[str, Decimal], fresh: Set[int]) -> Decision:
+    """A new wave of that quality and limit, which hedges the `fresh` ones."""
+    quality, limit_usd = grade
+    waited = standing.order.waited
+    providers = sorted({waited[index].provider for index in fresh if index in waited})
+    ask = Ask(standing.order.waves[-1].number + 1, len(standing.waves), count, limit_usd, quality, tuple(providers))
+    hedged = (*sorted(fresh), *range(ask.first, ask.first + count)) if fresh else ()
+    return replace(waiting, ask=ask, hedged=hedged)
 
 
 def _short(standing: Standing, verdict: Verdict, closes_by: datetime, waiting: Decision) -> Decision:
@@ -141,7 +173,7 @@ def _short(standing: Standing, verdict: Verdict, closes_by: datetime, waiting: D
     missing, fresh = verdict.wanted - len(standing.usable) - len(standing.owed), standing.late - order.hedged
     if missing <= 0:
         return waiting
-    quality, limit_usd = standing.next_grade(verdict, missing)
+    quality, limit_usd = grade = standing.next_grade(verdict, missing)
     room, because = standing.room(limit_usd)
     if standing.late:
         count = min(missing, room) if fresh else 0
@@ -149,9 +181,7 @@ def _short(standing: Standing, verdict: Verdict, closes_by: datetime, waiting: D
         belief = standing.belief(verdict.asset_type, quality)
         count = standing.size(belief, verdict, closes_by, missing, room) if room else 0
     if count > 0:
-        ask = Ask(order.waves[-1].number + 1, len(standing.waves), count, limit_usd, quality)
-        hedges = (*sorted(fresh), *range(ask.first, ask.first + count)) if standing.late else ()
-        return replace(waiting, ask=ask, hedged=hedges)
+        return _asking(standing, waiting, count, grade, fresh)
     doubts = () if room else tuple(index for index in standing.doubts() if index not in waiting.review)
     if doubts or waiting.review or standing.in_review or standing.late:
         return replace(waiting, review=(*waiting.review, *doubts))
@@ -184,7 +214,7 @@ def facts_of_decision(order: Order, decision: Decision) -> tuple[Fact, ...]:
     found += [Fact(kind="repeat", name=f"{wave}/{repeats[wave]}", says={"wave": wave}) for wave in decision.repeat]
     if ask := decision.ask:
         says = {"first": ask.first, "count": ask.count, "limit_usd": str(ask.limit_usd), "quality": ask.quality}
-        found.append(Fact(kind="wave", name=str(ask.number), says=says))
+        found.append(Fact(kind="wave", name=str(ask.number), says={**says, "hedges": list(ask.hedges)}))
     found += [Fact(kind="hedged", name=str(index)) for index in decision.hedged]
     return (*found, *(review_asked_fact(index, sha256, kind) for index, sha256, kind in reviews_of(order, decision)))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from giclee.publisher.facts import Fact
@@ -49,7 +49,10 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wave:
-    """A run of candidate indices of one quality, when it was first asked for, how often and when it was repeated."""
+    """A run of candidate indices of one quality, when it was first asked for, how often and when it was repeated.
+
+    `hedges`: the providers that it stands in for.
+    """
 
     number: int
     first: int
@@ -59,6 +62,7 @@ class Wave:
     repeats: int = 0
     last_asked_at: datetime
     quality: str = "final"
+    hedges: tuple[str, ...] = ()
 
     def indices(self) -> range:
         return range(self.first, self.first + self.count)
@@ -90,6 +94,14 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Waited:
+    """Whom somebody waits for, and when asking another provider is worth its price."""
+
+    provider: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Stall:
     """A dead letter about a candidate, about a wave, or (both None) about the whole order."""
 
@@ -116,6 +128,9 @@ class Order:
     discarded: frozenset[int] = frozenset()
     unfit: frozenset[int] = frozenset()
     hedged: frozenset[int] = frozenset()
+    """Candidates that are hedged or are hedges: neither is hedged again."""
+    waited: Mapping[int, Waited] = field(default_factory=dict)
+    """Routed candidates of an order that somebody waits for."""
     approved: frozenset[int] = frozenset()
     copies: frozenset[int] = frozenset()
     """Candidates that are nearly the same as an asset of an earlier order."""
@@ -147,6 +162,7 @@ class Order:
             discarded=_indices(rows, "discard"),
             unfit=_indices(rows, "unfit"),
             hedged=_indices(rows, "hedged"),
+            waited=_waited_in(rows.get("routed", [])),
             approved=_indices(rows, "approved"),
             copies=_indices(rows, "copy"),
             asked={int(f.name): f.says["kind"] for f in rows.get("review-asked", [])},
@@ -240,11 +256,12 @@ def _waves_in(verdict: Verdict | None, rows: Mapping[str, list[Fact]]) -> tuple[
     repeated: dict[int, list[datetime]] = {}
     for fact in rows.get("repeat", []):
         repeated.setdefault(fact.says["wave"], []).append(_at(fact))
-    asked = [(0, 0, verdict.first_wave, verdict.limit_usd, verdict.at, verdict.quality)]
+    asked = [(0, 0, verdict.first_wave, verdict.limit_usd, verdict.at, verdict.quality, ())]
     for fact in rows.get("wave", []):
         first, count, limit_usd = fact.says["first"], fact.says["count"], Decimal(fact.says["limit_usd"])
         quality = fact.says.get("quality", verdict.quality)
-        asked.append((int(fact.name), first, count, limit_usd, _at(fact), quality))
+        hedges = tuple(fact.says.get("hedges", ()))
+        asked.append((int(fact.name), first, count, limit_usd, _at(fact), quality, hedges))
     return tuple(
         Wave(
             number=number,
@@ -255,8 +272,9 @@ def _waves_in(verdict: Verdict | None, rows: Mapping[str, list[Fact]]) -> tuple[
             repeats=len(repeated.get(number, ())),
             last_asked_at=max([at, *repeated.get(number, ())]),
             quality=quality,
+            hedges=hedges,
         )
-        for number, first, count, limit_usd, at, quality in sorted(asked)
+        for number, first, count, limit_usd, at, quality, hedges in sorted(asked)
     )
 
 
@@ -273,6 +291,16 @@ def _outcomes_in(rows: list[Fact]) -> dict[int, Outcome]:
             model=fact.says.get("model", ""),
         )
         found.setdefault(fact.says["index"], outcome)
+    return found
+
+
+def _waited_in(rows: list[Fact]) -> dict[int, Waited]:
+    """Waiting begins with the first hop, whoever has the candidate by now."""
+    found: dict[int, Waited] = {}
+    for fact in sorted(rows, key=lambda one: (one.says["index"], one.says["hop"])):
+        index, provider = fact.says["index"], fact.says["provider"]
+        until = _at(fact) + timedelta(seconds=fact.says["hedge_after_s"])
+        found[index] = Waited(provider, min(until, found[index].until) if index in found else until)
     return found
 
 

@@ -32,7 +32,7 @@ class PublisherSettings(Settings):
         True, says="Whether an order that would end short waits for people to look at the gate's doubts."
     )
     sweep_interval_s: float = setting(
-        2.0, ge=0.05, le=60, unit="s", says="Pause between two looks at orders whose time has come."
+        1.0, ge=0.05, le=60, unit="s", says="Pause between two looks at orders whose time has come."
     )
     download_link_s: int = setting(
         120, ge=1, le=300, unit="s", says="How long the link that a download redirects to is good for."

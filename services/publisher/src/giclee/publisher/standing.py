@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -12,7 +12,7 @@ from functools import cached_property
 from giclee.publisher import likeness
 from giclee.publisher.belief import Belief
 from giclee.publisher.facts import INDICES_MAX
-from giclee.publisher.order import Order, Verdict, Wave
+from giclee.publisher.order import Order, Verdict, Waited, Wave
 
 LIKELY = 0.5
 """A chance of reaching what is wanted below which a miss is predicted."""
@@ -130,6 +130,16 @@ class Standing:
             if self.order.looked_at(index) is None
             and self.now >= self.waves[index].asked_at + timedelta(seconds=self.pace.late_after_s)
         )
+
+    @cached_property
+    def silent(self) -> frozenset[int]:
+        """Open candidates without an image that somebody has waited for longer than another one's price is worth."""
+        return frozenset(index for index, waited in self._awaited() if self.now >= waited.until)
+
+    def _awaited(self) -> Iterator[tuple[int, Waited]]:
+        for index, waited in self.order.waited.items():
+            if index in self.open and index not in self.stalled and index not in self.order.outcomes:
+                yield index, waited
 
     @cached_property
     def reserved_usd(self) -> Decimal:
@@ -278,6 +288,7 @@ class Standing:
         for wave in {self.waves[index].number: self.waves[index] for index in self.open - self.stalled}.values():
             due = wave.asked_at + late_after
             moments.append(due if self.now < due else self._repeat_at(wave))
+        moments += [waited.until for _, waited in self._awaited() if waited.until > self.now]
         if self.to_seal():
             moments.append(self.now + timedelta(seconds=self.pace.reseal_after_s))
         return min(moments)

@@ -208,7 +208,8 @@ def choose(
     known, now_s = known or Known(), datetime.now(UTC).timestamp() if now_s is None else now_s
     places, losers = rank(request, limit_usd, offers, known, now_s, draw)
     if silent:
-        places = hedge.fastest_first(places, silent)
+        asked, places = places, hedge.fastest_first(places, silent)
+        losers += [(place.model, "provider_silent", "is waited for already") for place in asked if place not in places]
     return Choice(
         chain=tuple(_hop(request, place) for place in places),
         losers=tuple(_loser(*loser) for loser in losers),
