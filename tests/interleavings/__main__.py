@@ -77,7 +77,7 @@ def main() -> int:
     asked.add_argument("--until-broken", action="store_true", help="stop at the first history that breaks")
     chosen = asked.parse_args()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    broken, began, faults = 0, time.perf_counter(), 0
+    broken, began, faults, hedges = 0, time.perf_counter(), 0, 0
     with ExitStack() as opened:
         url = opened.enter_context(parts.postgres_part()).database_url
         if chosen.without:
@@ -87,13 +87,15 @@ def main() -> int:
             try:
                 history = history_of(url, seed)
                 faults += history.happened.faults()
+                hedges += history.happened.hedges
                 print("\n".join(history.turnstile.trace) if chosen.trace else f"{seed} {history.happened}", flush=True)
             except AssertionError as error:
                 broken += 1
                 print(f"seed {seed} BROKEN: {error}", *getattr(error, "__notes__", ()), sep="\n", flush=True)
                 if chosen.until_broken:
                     break
-    print(f"{seed + 1 - chosen.first} histories, {faults} faults, {broken} broken, {time.perf_counter() - began:.0f} s")
+    took_s, count = time.perf_counter() - began, seed + 1 - chosen.first
+    print(f"{count} histories, {faults} faults, {hedges} hedges, {broken} broken, {took_s:.0f} s")
     return int(broken > 0)
 
 

@@ -63,6 +63,7 @@ class Happened:
     rewinds: int = 0
     leaps: int = 0
     blocked: int = 0
+    hedges: int = 0
 
     def faults(self) -> int:
         return self.kills + self.freezes + self.lost_replies + self.rewinds
@@ -107,6 +108,8 @@ class History:
                 "max_candidates": dice.choice([max(8, 4 * wanted), wanted + 1, wanted]),
                 "selection": dice.choice(["best", "first"]),
             }
+            if dice.random() < 0.4:
+                body["priority"] = "interactive"
             if dice.random() < 0.3:
                 body["budget_usd"] = dice.choice(["0.0004", "0.0012", "0.01"])
             found.append((dice.choice(["http", "kafka"]), body))
@@ -159,6 +162,7 @@ class History:
                 for name in self.replicas:
                     self.world.start(name)
                 await self._conduct(monitor)
+                self.happened.hedges = self.world.hedges()
                 found = await broken(self.sent, self.world, monitor, quiet=not self.happened.faults())
                 assert not found, found
         finally:
@@ -238,7 +242,7 @@ class History:
 
     async def _rewind(self) -> None:
         """Deliver once more what a group had committed, as after a lost commit."""
-        group = self.dice.choice(["giclee.policy", "giclee.router", "giclee.publisher", "giclee.gpu-worker.local"])
+        group = self.dice.choice(_REWOUND)
         committed = {at: to for at, to in sorted(self.world.broker.committed(group).items()) if to}
         back = {at: self.dice.randrange(to) for at, to in committed.items() if self.dice.random() < 0.5}
         alone(self.world.broker.rewind(group, back))
@@ -310,6 +314,9 @@ class History:
         return {what: there for what, there in left.items() if there}
 
 
+_REWOUND = (
+    "giclee.policy", "giclee.router", "giclee.publisher", "giclee.publisher.hedges", "giclee.gpu-worker.local"
+)  # fmt: skip
 _BLOCKED = """SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE NOT l.granted AND a.datname = current_database()"""
 _LEFT = """SELECT (SELECT count(*) FROM intake.outbox) AS intake, (SELECT count(*) FROM publisher.outbox) AS publisher,

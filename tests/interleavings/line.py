@@ -75,13 +75,20 @@ from tests.interleavings.clockwork import Life, SeededLoop, Turnstile, alone, ki
 from tests.interleavings.gated import GatedBlobs, GatedTransport, InlineDeriver
 
 PRICE_USD = Decimal("0.0004")
-_PAINTED = {"revision": "1", "location": "painted", "provider": "stub", "steps": 8, "width": 64, "height": 64}
+_PAINTED = {
+    "revision": "1", "location": "painted", "provider": "stub", "steps": 8, "width": 64, "height": 64, "seconds": 0.1
+}  # fmt: skip
 MODELS = tuple(
     Model.model_validate(
         {**_PAINTED, "name": name, "qualities": [quality], "price_usd": str(price), "size_max": 64, "batch_max": 1}
     )
-    for name, quality, price in (("painter", "final", PRICE_USD), ("sketcher", "draft", PRICE_USD / 4))
+    for name, quality, price in (
+        ("painter", "final", PRICE_USD),
+        ("second", "final", PRICE_USD * 5 / 4),  # somebody to fall back on, and to hedge with
+        ("sketcher", "draft", PRICE_USD / 4),
+    )
 )
+WAVES = table.topic_of(CandidatesRequested)
 TTL = timedelta(hours=72)
 DOUBTED = 0.6
 """An alignment that the gate neither passes nor fails."""
@@ -203,6 +210,11 @@ class World:
     def broker_size(self) -> int:
         """How many committed records there are in all."""
         return sum(len(self.broker.records(topic)) for topic in self.topics())
+
+    def hedges(self) -> int:
+        """How many waves stand in for a silent provider."""
+        asked = (CandidatesRequested.model_validate_json(one.value or b"") for one in self.broker.records(WAVES))
+        return len({one.event_id() for one in asked if one.hedges})
 
     def unread(self) -> dict[str, int]:
         """Records that stages have not handled, or not committed."""
