@@ -273,7 +273,7 @@ def test_a_hedge_goes_to_who_is_fast_and_not_silent() -> None:
     assert (names(hedge), hedge.hedge_after_s) == (["fast", "near", "dear"], None)
     assert codes(hedge) == {"slow": "provider_silent"}
     measured = knowing(told(slow, p50_s=3.0, p95_s=10.0, samples=50))
-    assert choose(request(priority="interactive"), Decimal(1), offers, measured, now_s=AT_S).hedge_after_s == 12.0
+    assert choose(request(priority="interactive"), Decimal(1), offers, measured, now_s=AT_S).hedge_after_s == 11.0
 
 
 def test_an_outage_of_everybody_is_no_reason_to_give_up() -> None:

@@ -12,8 +12,8 @@ from collections.abc import Collection, Sequence
 from giclee.router.advice import Standing
 from giclee.router.places import WELL, Place
 
-AFTER_TIMES = 1.2
-"""Times the p95: four in a hundred are slower, so that few second images come to be paid in vain (docs/router.md)."""
+AFTER_TIMES = 1.1
+"""Times the p95: so few are slower that hedging costs about one per cent of everything (docs/router.md)."""
 UNKNOWN_TIMES = 4.0
 """Without measured durations: so many times what the model's row says."""
 LEAST_S = 1.0
