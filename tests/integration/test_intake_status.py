@@ -7,15 +7,19 @@ import json
 import random
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from giclee.bus.errors import Transient
+from giclee.router import choose
 from giclee.schemas.events import CancelRequested, SwitchSet
+from giclee.schemas.parts import Reason
 from tests.kit.wait import until
 from tests.unit.intake.builders import START, TTL, Line
 from tests.unit.intake.desk import Desk, opened
+from tests.unit.router.builders import DRAFT, FINAL, SDXL, request
 
 
 @pytest.fixture
@@ -71,6 +75,33 @@ async def test_a_request_shows_what_became_of_each_candidate(desk: Desk) -> None
     ]
     steps = {step["event"] for step in shown["timeline"]}
     assert steps >= {"accepted", "published", "cleared", "routed", "generated", "scored", "approved", "closed"}
+
+
+async def test_the_routers_decision_is_shown_once_a_wave_with_every_loser(desk: Desk) -> None:
+    """As the router made it: the chain with its expected costs, who lost and why, the hop taken; one row a wave."""
+    line = Line()
+    known = choose.choose(request(quality="draft"), Decimal("0.001"), [DRAFT, FINAL, SDXL])
+    told = {"chain": known.chain, "weighed": known.weighed, "losers": known.losers}
+    first = [line.routed(index).model_copy(update=told) for index in range(3)]
+    later = line.routed(3, wave=1).model_copy(update=told | {"losers": ()})
+    rate = Reason(code="provider", stage="gpu-worker.local", message="rate: slow down", provider="diffusion")
+    second = line.routed(1, hop=1).model_copy(update={"chain": known.chain, "reasons": (rate,)})
+    await desk.tell(second, *first, *first, later, line.requested(), line.cleared())
+    shown = await desk.shown(line.id)
+
+    assert [(one["wave"], len(one["chain"]), len(one["losers"])) for one in shown["routes"]] == [(0, 2, 1), (1, 2, 0)]
+    route = shown["routes"][0]
+    assert [(one["model"], one["per_approved_usd"], one["why"]) for one in route["chain"]] == [
+        (one.model, str(one.per_approved_usd), one.why) for one in known.weighed
+    ]
+    assert route["losers"] == [
+        {"provider": "own-gpu", "code": "limit", "message": known.losers[0].message},
+    ]  # fmt: skip
+    hops = shown["candidates"][1]["hops"]
+    assert [(hop["model"], (hop["reason"] or {}).get("message")) for hop in hops] == [
+        ("shapes-draft", None), ("shapes-final", "rate: slow down"),
+    ]  # fmt: skip
+    assert await desk.pool.fetchval("SELECT count(*) FROM intake.routes") == 2
 
 
 async def test_the_closing_lists_assets_before_their_approvals_are_read(desk: Desk) -> None:

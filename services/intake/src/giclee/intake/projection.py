@@ -121,6 +121,13 @@ class Projection:
         ]
         if candidates:
             await connection.execute(QUERIES.save_candidates, candidates)
+        routes = [
+            {"number": one.number, "wave": wave, "decision": decision}
+            for one in changed
+            for wave, decision in one.routes.items()
+        ]
+        if routes:
+            await connection.execute(QUERIES.save_routes, routes)
         standings = await self._standings(connection, changed)
         await outbox.put(connection, SCHEMA, [cancel for one in changed if (cancel := _owed_cancel(one))])
         rows = [_columns(one, standings[one.number]) for one in changed]
