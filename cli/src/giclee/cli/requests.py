@@ -146,7 +146,7 @@ def ls(
 
 @app.command("show")
 def show_one(request_id: str, json_: AsJson = False) -> None:
-    """One request: its state, its candidates with their scores, what it cost, who was asked and who was not, and why."""
+    """One request: its state, its candidates with their scores, its cost; whom the router chose, who lost and why."""
     found = call(INTAKE, "GET", f"/v1/requests/{request_id}")
     if json_:
         show_json(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from giclee.cli.output import show
@@ -14,7 +15,7 @@ FAILED = ("candidates", "stage", "provider", "code", "why")
 
 
 def tell_routes(found: dict[str, Any]) -> None:
-    """The chain of each wave in its order, then who is not in it, then why candidates failed; nothing where nothing is."""
+    """The chain of each wave in its order, who is not in it, and why candidates failed; nothing where nothing is."""
     told = list(_decisions(found.get("routes") or ()))
     candidates = found.get("candidates") or ()
     for rows, columns in (
@@ -34,9 +35,8 @@ def made_by(candidate: dict[str, Any]) -> str | None:
 
 def fallbacks(candidate: dict[str, Any]) -> str | None:
     """Who was asked before and why that came to nothing: `fal/flux (transient)`."""
-    hops = candidate.get("hops") or ()
-    pairs = zip(hops, hops[1:], strict=False)
-    said = [f"{one['provider']}/{one['model']} ({(then.get('reason') or {}).get('code', '?')})" for one, then in pairs]
+    hops = pairwise(candidate.get("hops") or ())
+    said = [f"{one['provider']}/{one['model']} ({(then.get('reason') or {}).get('code', '?')})" for one, then in hops]
     return ", ".join(said) or None
 
 

@@ -23,10 +23,12 @@ SAMPLE = "review_sample"
 
 @dataclass(slots=True)
 class Candidate:
-    """One candidate's facts, by kind and then by hop, sha256 or dead letter."""
+    """One candidate's facts, by kind and then by hop, sha256 or dead letter; `counted` is what they came to as metrics
+    when they were loaded (`routes.py`)."""
 
     candidate_id: UUID
     facts: Facts = field(default_factory=dict)
+    counted: dict[Any, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -160,6 +162,7 @@ def _routed(known: Known, event: events.ImageRouted) -> None:
     _index(known, event)
     hop = event.chain[event.hop]
     fact: Facts = {"at": _at(event), "provider": hop.provider, "model": hop.model.name, "wave": event.wave}
+    fact |= {"asset_type": event.request.asset_type, "quality": event.request.quality}
     if event.hop == 0:
         known.routes[event.wave] = decision_of(event)
     elif event.reasons:  # the newest says why the hop before made no image
