@@ -48,7 +48,10 @@ def show_one(name: Name, json_: AsJson = False) -> None:
     show(list(_lines(row)), as_json=False, columns=COLUMNS, empty="no model of it was used yet")
     kinds = [
         {
-            "model": model, "asset_type": kind, **one, "share": f"{one['passed'] / max(one['scored'], 1e-9):.2f}",
+            "model": model,
+            "asset_type": kind,
+            **one,
+            "share": f"{one['passed'] / max(one['scored'], 1e-9):.2f}",
             "usd_per_passed": _usd_per_passed(told, one["passed"], one["scored"]),
         }
         for model, told in row.get("models", {}).items()
@@ -105,7 +108,7 @@ def _of_calls(told: dict[str, Any], name: str) -> str:
 
 
 def _usd_per_passed(told: dict[str, Any], passed: float, scored: float) -> str:
-    """What was paid, failed calls too, for an image that the gate lets pass: paid per image over the share that passes."""
+    """What was paid, failed calls too, for an image that passes: per image, over the share that passes."""
     images = told.get("calls", 0) - told.get("unmade", 0)
     return f"{told.get('paid_usd', 0) / images * scored / passed:.4f}" if images > 0 and passed > 0 else "–"
 

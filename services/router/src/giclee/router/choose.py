@@ -146,7 +146,7 @@ def _trouble(wish: Wish, model: Model, known: Known, now_s: float, standing: Sta
         aside = known.advice.aside(model.provider, model.name, standing, now_s)
         if aside:
             return (HELD if standing.held else ASIDE), aside
-        if standing.trial and wish.request.priority == "interactive":
+        if standing.on_trial(now_s) and wish.request.priority == "interactive":
             return ASIDE, "is on trial after failures"
     if not known.caps.allows(model, now_s):
         return ASIDE, f"is at its {model.per_minute} calls a minute"
