@@ -42,7 +42,7 @@ async def test_a_request_that_nobody_can_serve_ends_with_everybodys_reason(datab
         rid = await line.ask(wanted=1, size={"width": 512, "height": 512})
         closed = await line.closed(rid)
 
-        assert (closed.outcome, closed.approved, closed.cost_usd) == ("failed", 0, 0)
+        assert (closed.outcome, closed.approved, closed.cost_usd) == ("failed", 0, Decimal(0))
         assert line.of(ImageRouted, rid) == []
         assert {(one.code, one.provider, one.message.split()[0]) for one in closed.reasons if one.provider} == {
             ("size_unsupported", "stub", "painter"), ("no_route", "stub", "sketcher"),

@@ -164,7 +164,8 @@ def _routed(known: Known, event: events.ImageRouted) -> None:
     fact: Facts = {"at": _at(event), "provider": hop.provider, "model": hop.model.name, "wave": event.wave}
     fact |= {"asset_type": event.request.asset_type, "quality": event.request.quality}
     if event.hop == 0:
-        known.routes[event.wave] = decision_of(event)
+        if event.wave not in known.routes:
+            known.routes[event.wave] = decision_of(event)
     elif event.reasons:  # the newest says why the hop before made no image
         fact["reason"] = event.reasons[-1].model_dump(mode="json", exclude_none=True)
     known.note(event.candidate_id, "routed", str(event.hop), fact)
@@ -173,12 +174,12 @@ def _routed(known: Known, event: events.ImageRouted) -> None:
 
 def decision_of(event: events.ImageRouted) -> Facts:
     """What the router decided for a wave: the same for each of its candidates."""
-    chain = [
+    chain: list[Facts] = [
         {"provider": hop.provider, "model": hop.model.name, "price_usd": usd_text(hop.price_usd)} for hop in event.chain
     ]
     for row, told in zip(chain, event.weighed, strict=False):  # a router of an earlier release weighs nothing
-        row |= told.model_dump(mode="json", include={"per_approved_usd", "acceptance", "why"})
-    losers = [loser.model_dump(mode="json", include={"provider", "code", "message"}) for loser in event.losers]
+        row |= {"per_approved_usd": usd_text(told.per_approved_usd), "acceptance": told.acceptance, "why": told.why}
+    losers = [{"provider": one.provider, "code": one.code, "message": one.message} for one in event.losers]
     found = {"asset_type": event.request.asset_type, "quality": event.request.quality, "chain": chain, "losers": losers}
     return found | {"limit_usd": usd_text(event.limit_usd), "hedge_after_s": event.hedge_after_s}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from decimal import Decimal
 from typing import NamedTuple
 
 from giclee.bus import telemetry
@@ -51,7 +50,7 @@ def came_to(facts: Facts) -> Counted:
     ended = made or facts.get("failed") or {}
     last = routes.get(max(ended, key=int)) if ended else None
     if last is not None:
-        _add(found, USD, last, float(Decimal(facts.get("spent_usd", "0"))))
+        _add(found, USD, last, float(facts.get("spent_usd", "0")))
         score = status.score_of(facts) if made else None
         if score is not None:
             _add(found, JUDGED, last)
