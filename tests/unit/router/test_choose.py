@@ -237,6 +237,17 @@ def test_a_record_of_the_future_is_ignored() -> None:
     assert names(choose(request(), LIMIT, [cheap, dear], knowing(ahead), now_s=AT_S)) == ["cheap", "dear"]
 
 
+def test_a_queue_counts_while_somebody_tells_of_it() -> None:
+    """Work that would come too late goes elsewhere; a minute after the last word of it nobody knows of a queue."""
+    cheap, dear = Offer(model("cheap", price_usd="0.0001", provider="a")), Offer(model("dear", provider="b"))
+    known, asked = knowing(told(cheap, queue_s=200.0)), request(closes_by=AT + timedelta(seconds=180))
+
+    def firsts(after_s: float) -> str:
+        return names(choose(asked, LIMIT, [cheap, dear], known, now_s=AT_S + after_s))[0]
+
+    assert [firsts(after_s) for after_s in (0, 60, 61)] == ["dear", "dear", "cheap"]
+
+
 def test_health_of_a_provider_that_nobody_offers_changes_nothing() -> None:
     """An old row, another installation's, or nonsense: who is not in the tables is not asked."""
     stranger = Offer(model("cheap", provider="stranger"))

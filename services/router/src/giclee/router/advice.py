@@ -63,6 +63,7 @@ class Standing:
     p50_s: float | None = None
     p95_s: float | None = None
     queue_s: float = 0.0
+    told_s: float = 0.0
     rests_until_s: float = 0.0
     trial: bool = False
     held: str = ""
@@ -73,6 +74,10 @@ class Standing:
     kinds: Mapping[str, Counts] = field(default_factory=dict)
     worked_out_s: float = 0.0
     _beliefs: dict[str, Belief] = field(default_factory=dict)
+
+    def wait_s(self, now_s: float) -> float:
+        """How long work waits there for its turn; nothing when nobody told of it lately."""
+        return self.queue_s if now_s - self.told_s <= STALE.total_seconds() else 0.0
 
     def on_trial(self, now_s: float) -> bool:
         """Whether its breaker is half open."""
@@ -93,8 +98,8 @@ UNKNOWN = Standing()
 """What is thought of a model that nobody has told about."""
 
 
-def standing_of(told: ModelHealth) -> Standing:
-    """As a choice sees what health tells of one model."""
+def standing_of(told: ModelHealth, told_s: float = 0.0) -> Standing:
+    """As a choice sees what health told of one model at `told_s`."""
     kinds = {kind: Counts(one.passed, one.scored, one.at.timestamp()) for kind, one in told.accepted.items()}
     rests, limited = _rest(told.streak, STREAK_MIN, COOL_S, COOL_MAX_S), 0.0
     if told.limited:
@@ -107,6 +112,7 @@ def standing_of(told: ModelHealth) -> Standing:
         p50_s=told.p50_s if enough else None,
         p95_s=told.p95_s if enough else None,
         queue_s=told.queue_s or 0.0,
+        told_s=told_s,
         rests_until_s=max(_s(told.failed_at) + rests if rests else 0.0, _s(told.limited_at) + limited),
         trial=bool(rests),
         held=told.held or "",
@@ -147,7 +153,7 @@ class Advice:
         if known is not None and known[0] is row:
             return known[1]
         told = row.models.get(model)
-        found = UNKNOWN if told is None else standing_of(told)
+        found = UNKNOWN if told is None else standing_of(told, row.at.timestamp())
         self._known[provider, model] = (row, found)
         return found
 
