@@ -7,15 +7,20 @@ import json
 import random
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from giclee.bus import telemetry
 from giclee.bus.errors import Transient
-from giclee.schemas.events import CancelRequested, SwitchSet
+from giclee.router import choose
+from giclee.schemas.events import CancelRequested, ImageRouted, SwitchSet
+from giclee.schemas.parts import ModelUsed, Reason
 from tests.kit.wait import until
 from tests.unit.intake.builders import START, TTL, Line
 from tests.unit.intake.desk import Desk, opened
+from tests.unit.router.builders import DRAFT, FINAL, SDXL, request
 
 
 @pytest.fixture
@@ -71,6 +76,70 @@ async def test_a_request_shows_what_became_of_each_candidate(desk: Desk) -> None
     ]
     steps = {step["event"] for step in shown["timeline"]}
     assert steps >= {"accepted", "published", "cleared", "routed", "generated", "scored", "approved", "closed"}
+
+
+async def test_the_routers_decision_is_shown_once_a_wave_with_every_loser(desk: Desk) -> None:
+    """As the router made it: the chain with its expected costs, who lost and why, the hop taken; one row a wave."""
+    line = Line()
+    known = choose.choose(request(quality="draft"), Decimal("0.001"), [DRAFT, FINAL, SDXL])
+    told = {"chain": known.chain, "weighed": known.weighed, "losers": known.losers}
+    first = [line.routed(index).model_copy(update=told) for index in range(3)]
+    later = line.routed(3, wave=1).model_copy(update=told | {"losers": ()})
+    rate = Reason(code="provider", stage="gpu-worker.local", message="rate: slow down", provider="diffusion")
+    second = line.routed(1, hop=1).model_copy(update={"chain": known.chain, "reasons": (rate,)})
+    await desk.tell(second, *first, *first, later, line.requested(), line.cleared())
+    shown = await desk.shown(line.id)
+
+    assert [(one["wave"], len(one["chain"]), len(one["losers"])) for one in shown["routes"]] == [(0, 2, 1), (1, 2, 0)]
+    route = shown["routes"][0]
+    assert [(one["model"], one["per_approved_usd"], one["why"]) for one in route["chain"]] == [
+        (one.model, str(one.per_approved_usd), one.why) for one in known.weighed
+    ]
+    assert route["losers"] == [
+        {"provider": "own-gpu", "code": "limit", "message": known.losers[0].message},
+    ]  # fmt: skip
+    hops = shown["candidates"][1]["hops"]
+    assert [(hop["model"], (hop["reason"] or {}).get("message")) for hop in hops] == [
+        ("shapes-draft", None), ("shapes-final", "rate: slow down"),
+    ]  # fmt: skip
+    assert await desk.pool.fetchval("SELECT count(*) FROM intake.routes") == 2
+
+
+def counted(route: dict[str, str]) -> dict[str, float]:
+    """What the metrics of a route stand at."""
+    names = ("candidates_total", "fallbacks_total", "judged_total", "passed_total", "approved_total", "usd_total")
+    return {name: telemetry.value(f"giclee_route_{name}", **route) for name in (*names, "seconds")}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_what_came_of_a_route_is_counted_once(desk: Desk, seed: int) -> None:
+    """A known story in any order and partly twice: candidates, fallbacks, verdicts, approvals and dollars come out."""
+    chance, line = random.Random(seed), Line()
+    first, second = (
+        {"asset_type": "generic", "quality": "final", "provider": f"{name}{seed}", "model": name} for name in ("a", "b")
+    )
+    story = line.whole_story()  # 0 and 3 approved, 1 made by its second hop and rejected, 2 failed
+    for at, event in enumerate(story):
+        if isinstance(event, ImageRouted):
+            hops = [hop.model_copy(update={"provider": named["provider"], "model": ModelUsed(name=named["model"],
+                    revision="r")}) for hop, named in zip(event.chain, (first, second), strict=False)]  # fmt: skip
+            story[at] = line.at(event.model_copy(update={"chain": tuple(hops)}))
+    told = story + chance.choices(story, k=8)
+    chance.shuffle(told)
+    while told:
+        size = chance.choice([1, 3, 8])
+        batch, told = told[:size], told[size:]
+        await desk.tell(*batch)
+
+    # 0.0004 each for candidates 0 and 3, 0.0009 for the one that failed; 0.002 for the one that fell back
+    assert counted(first) == pytest.approx({
+        "candidates_total": 4, "fallbacks_total": 1, "judged_total": 2, "passed_total": 2, "approved_total": 2,
+        "usd_total": 0.0017, "seconds": 2,
+    })  # fmt: skip
+    assert counted(second) == pytest.approx({
+        "candidates_total": 1, "fallbacks_total": 0, "judged_total": 1, "passed_total": 0, "approved_total": 0,
+        "usd_total": 0.002, "seconds": 1,
+    })  # fmt: skip
 
 
 async def test_the_closing_lists_assets_before_their_approvals_are_read(desk: Desk) -> None:

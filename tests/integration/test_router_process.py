@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from giclee.infra import topics as infra
 from giclee.schemas import envelope
-from giclee.schemas.events import ImageRouted
+from giclee.schemas.events import ImageRouted, ProviderHealth
 from giclee.schemas.parts import candidate_id
 from tests.kit.service_process import post, running
 from tests.kit.stack import KafkaRunning
@@ -60,6 +61,11 @@ class Line:
     async def send(self, **values: Any) -> None:
         await self._producer.send_and_wait(self._prefix + REQUESTED, json.dumps(values).encode())
 
+    async def tell_health(self, *rows: ProviderHealth | bytes) -> None:
+        for row in rows:
+            key, value = (row.key(), row.model_dump_json().encode()) if isinstance(row, ProviderHealth) else ("x", row)
+            await self._producer.send_and_wait(self._prefix + "provider.health.v1", value, key=key.encode())
+
     async def count(self, **wanted: int) -> None:
         """Wait until so many records came: routed, refused, failed, dead, stalled."""
         names = {"routed": ROUTED, "refused": REFUSED, "failed": FAILED, "dead": DEAD, "stalled": STALLED}
@@ -76,10 +82,21 @@ class Line:
         return [json.loads(record.value) for record in self.seen.get(topic, ())]
 
 
+def _ailing(provider: str, at: datetime) -> ProviderHealth:
+    """A provider whose only model was refused for its key."""
+    models = {"shapes-final": {"held": "auth", "held_since": at, "streak": 9, "failed_at": at}}
+    return ProviderHealth(provider=provider, attempts=9, made=0, window_s=60, at=at, models=models)
+
+
 async def test_raw_records_become_routed_candidates(env: dict[str, str]) -> None:
-    """Cleared and routed, refused, failed for want of a model, dead for a conflict: each once, copies never."""
+    """Cleared and routed, refused, failed for want of a model, dead for a conflict: each once, copies never.
+
+    No health process runs; what is told of health is of the future, of nobody in the tables, and no event at all.
+    """
     cleared, refused, unroutable = str(uuid4()), str(uuid4()), str(uuid4())
     async with running("giclee.policy", env), running("giclee.router", env), Line(env) as line:
+        ahead = datetime.now(UTC) + timedelta(hours=1)
+        await line.tell_health(_ailing("diffusion", ahead), _ailing("nobody", datetime.now(UTC)), b"{")
         await line.send(request_id=cleared, prompt="a red circle", wanted=3, labels={"team": "shoes"})
         await line.send(request_id=refused, prompt="a n.u.d.e portrait")
         await line.send(request_id=unroutable, prompt="a red circle", size={"width": 512, "height": 512})
@@ -95,6 +112,8 @@ async def test_raw_records_become_routed_candidates(env: dict[str, str]) -> None
     assert (event.chain[0].model.name, event.chain[0].model.revision, event.labels) == (
         "shapes-final", "abc", {"team": "shoes"},
     )  # fmt: skip
+    assert [(one.acceptance, one.why) for one in event.weighed] == [(0.6, "costs least for an approved image")]
+    assert [loser.message for loser in event.losers] == ["shapes-draft makes draft, not final"]
     assert [(one["request_id"], one["reasons"][0]["rule"]) for one in line.values(REFUSED)] == [
         (refused, "sexual-content")
     ]

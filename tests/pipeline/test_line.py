@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from giclee.schemas.events import ImageApproved, ImageGenerated
+from giclee.schemas.events import ImageApproved, ImageGenerated, ImageRouted
 from tests.kit.pipeline import running
 
 
@@ -34,6 +34,19 @@ async def test_a_rejected_image_is_replaced_within_the_cap(database: str) -> Non
         assert closed.outcome == "approved"
         assert closed.candidates == 4
         assert closed.rejected == {"alignment": 3}
+
+
+async def test_a_request_that_nobody_can_serve_ends_with_everybodys_reason(database: str) -> None:
+    """At once and for nothing: no provider is asked, and the closing says why each of them was not."""
+    async with running(database) as line:
+        rid = await line.ask(wanted=1, size={"width": 512, "height": 512})
+        closed = await line.closed(rid)
+
+        assert (closed.outcome, closed.approved, closed.cost_usd) == ("failed", 0, Decimal(0))
+        assert line.of(ImageRouted, rid) == []
+        assert {(one.code, one.provider, one.message.split()[0]) for one in closed.reasons if one.provider} == {
+            ("size_unsupported", "stub", "painter"), ("no_route", "stub", "sketcher"),
+        }  # fmt: skip
 
 
 async def test_a_request_that_never_passes_ends_at_its_cap(database: str) -> None:

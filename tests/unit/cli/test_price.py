@@ -101,12 +101,15 @@ def test_the_operators_prices_are_checked_with_the_file(tmp_path: Path) -> None:
     """`giclee config check` names a price of nobody and a cost that cannot be."""
     bad = tmp_path / "bad.toml"
     bad.write_text(
-        FILE + '[[prices]]\nprovider = "nobody"\nunit = "image"\nusd = "0.01"\n[[costs]]\nreview_share = 2\n'
+        FILE.replace('"fal"', '"fall"', 1)
+        + '[[prices]]\nprovider = "nobody"\nunit = "image"\nusd = "0.01"\n[[costs]]\nreview_share = 2\n'
     )
     done = CliRunner().invoke(app, ["config", "check", str(bad), "--json"])
 
     assert done.exit_code == 1
-    assert [one["pointer"] for one in json.loads(done.stdout)] == ["/prices/1/provider", "/costs/0/review_share"]
+    found = {one["pointer"]: one["detail"] for one in json.loads(done.stdout)}
+    assert found.keys() == {"/models/0/provider", "/prices/0/provider", "/prices/1/provider", "/costs/0/review_share"}
+    assert "there is no provider fall; there are: bedrock," in found["/models/0/provider"]
 
 
 def test_providers_say_how_they_do_and_are_let_go(ops: OpsStub) -> None:
@@ -116,6 +119,11 @@ def test_providers_say_how_they_do_and_are_let_go(ops: OpsStub) -> None:
         "failed": 0.3,
         "p50_s": 2.0,
         "p95_s": 5.0,
+        "queue_s": 1.5,
+        "calls": 20.0,
+        "unmade": 5.0,
+        "stood_in": 2.0,
+        "paid_usd": 0.45,
         "accepted": {"generic": {"passed": 30, "scored": 40, "at": "t"}},
     }
     ops.answers["GET /v1/providers"] = [{"items": [
@@ -129,4 +137,7 @@ def test_providers_say_how_they_do_and_are_let_go(ops: OpsStub) -> None:
     assert listed.exit_code == done.exit_code == 0, listed.output + done.output
     for words in ("well", "75% of 40", "4 failures in a row", "refused for auth until somebody acts"):
         assert words in listed.stdout
+    (row,) = [line.split() for line in listed.stdout.splitlines() if " flux " in line]
+    # a quarter fell back from it, a tenth to it; 0.03 an image, three in four of which pass
+    assert row[6:15] == ["25%", "10%", "2.0", "5.0", "1.5", "75%", "of", "40", "0.0400"]
     assert (ops.asked[-1].body["mode"], ops.asked[-1].body["reason"]) == ("clear", "a new key")

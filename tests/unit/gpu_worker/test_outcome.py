@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -74,6 +75,23 @@ def test_a_made_image_costs_what_its_provider_says_else_its_price() -> None:
     )
     decision = outcome.made(routed(), SHAPE, answer, IMAGE)
     assert decision.paid_usd == decision.detail["attempt"]["price_usd"] == Decimal("0.000313")
+
+
+def test_an_attempt_tells_how_long_its_record_waited() -> None:
+    """From when it was written to when the attempt began, never less than nothing; where nobody was asked, nothing."""
+    event = routed()
+    event.delivered(replace(event.envelope, recorded_at=datetime.now(UTC) - timedelta(seconds=30)))
+    made = Made(body=b"x", content_type="image/webp", width=64, height=64, seconds=10.0)
+    (attempt,) = (
+        one
+        for one in outcome.events_of(event, told(outcome.waited(event, outcome.made(event, SHAPE, made, IMAGE))))
+        if isinstance(one, ProviderOutcome)
+    )
+    assert attempt.queue_s == pytest.approx(20, abs=0.5)
+    late = replace(made, seconds=100.0)
+    assert outcome.waited(event, outcome.made(event, SHAPE, late, IMAGE)).detail["attempt"]["queue_s"] == 0.0
+    unasked = outcome.not_affordable(event, Decimal(1))
+    assert outcome.waited(event, unasked) == unasked
 
 
 @pytest.mark.parametrize(("hops", "comes_to"), [(1, "failed"), (2, "routed")])

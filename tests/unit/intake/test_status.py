@@ -19,7 +19,7 @@ def everything(line: Line, told: list[Event]) -> object:
     for event in told:
         facts.learn(one, event)
     rows = {str(at): status.columns_of(candidate) for at, candidate in one.candidates.items()}
-    return one.facts, rows, one.request, one.closes_by, status.standing(one, tallies(one))
+    return one.facts, rows, one.routes, one.request, one.closes_by, status.standing(one, tallies(one))
 
 
 @settings(max_examples=150, deadline=None)

@@ -172,6 +172,18 @@ def test_a_breaker_rests_longer_with_every_failure_and_then_has_one_trial() -> N
     assert [first(three, after_s) for after_s in (17, 27)] == ["dear", "cheap"]
 
 
+def test_a_breaker_of_which_nobody_tells_is_closed_after_ten_minutes() -> None:
+    """Health may be away, or all work be such that somebody waits for: nobody is set aside for ever by an old row."""
+    cheap, dear = Offer(model("cheap", price_usd="0.0001", provider="a")), Offer(model("dear", provider="b"))
+    three = knowing(told(cheap, streak=3, failed_at=AT, tried=3, failed=3))
+
+    def first(after_s: float) -> str:
+        asked = request(priority="interactive")
+        return names(choose(asked, LIMIT, [cheap, dear], three, now_s=AT_S + after_s))[0]
+
+    assert [first(after_s) for after_s in (16, 614, 616)] == ["dear", "dear", "cheap"]
+
+
 @pytest.mark.parametrize(
     ("word", "later_s", "chain"), [("auth", 90 * 86400.0, ["dear"]), ("budget", 86400.0, ["cheap", "dear"])]
 )
@@ -223,6 +235,27 @@ def test_a_record_of_the_future_is_ignored() -> None:
     cheap, dear = Offer(model("cheap", price_usd="0.0001", provider="a")), Offer(model("dear", provider="b"))
     ahead = told(cheap, at=AT + timedelta(minutes=1), streak=9, failed_at=AT + timedelta(minutes=1))
     assert names(choose(request(), LIMIT, [cheap, dear], knowing(ahead), now_s=AT_S)) == ["cheap", "dear"]
+
+
+def test_a_queue_counts_while_somebody_tells_of_it() -> None:
+    """Work that would come too late goes elsewhere; a minute after the last word of it nobody knows of a queue."""
+    cheap, dear = Offer(model("cheap", price_usd="0.0001", provider="a")), Offer(model("dear", provider="b"))
+    known, asked = knowing(told(cheap, queue_s=200.0)), request(closes_by=AT + timedelta(seconds=180))
+
+    def firsts(after_s: float) -> str:
+        return names(choose(asked, LIMIT, [cheap, dear], known, now_s=AT_S + after_s))[0]
+
+    assert [firsts(after_s) for after_s in (0, 60, 61)] == ["dear", "dear", "cheap"]
+
+
+def test_health_of_a_provider_that_nobody_offers_changes_nothing() -> None:
+    """An old row, another installation's, or nonsense: who is not in the tables is not asked."""
+    stranger = Offer(model("cheap", provider="stranger"))
+    row = told(stranger, streak=9, failed_at=AT, accepted={"generic": {"passed": 99, "scored": 99, "at": AT}})
+    known = choose(request(), LIMIT, [FINAL], knowing(row), now_s=AT_S)
+    assert known == choose(request(), LIMIT, [FINAL], now_s=AT_S)
+    other_model = told(FINAL, streak=9, failed_at=AT).model_copy(update={"models": row.models})
+    assert choose(request(), LIMIT, [FINAL], knowing(other_model), now_s=AT_S) == known
 
 
 def test_exploring_is_for_public_work_that_nobody_waits_for() -> None:
@@ -300,7 +333,7 @@ MODELS = some.builds(
     model,
     name=some.from_regex(r"[a-z][a-z0-9]{2,6}", fullmatch=True),
     qualities=some.sampled_from([["final"], ["draft"], ["draft", "final"]]),
-    price_usd=some.sampled_from(["0", "0.0001", "0.0009", "0.001", "0.0011", "2"]),
+    price_usd=some.sampled_from(["0.000001", "0.0001", "0.0009", "0.001", "0.0011", "2"]),
     private=some.booleans(),
     provider=some.sampled_from(["diffusion", "cloud"]),
     takes_guidance=some.booleans(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -115,6 +115,13 @@ def test_acceptance_is_a_share_that_nothing_makes_zero(scored: int, passed: int)
 async def quoted(health: dict[str, ProviderHealth], **values: Any) -> dict[str, Any]:
     body = {"cleared": cleared(**values).model_dump(mode="json")}
     return await Quote(DEMO.offers, lambda: health).quote(body)
+
+
+def test_only_rows_of_now_speak_about_now() -> None:
+    """Neither older than the window nor of the future, but for the seconds by which clocks differ."""
+    ages = {-6: False, -5: True, 0: True, 60: True, 61: False}
+    rows = {str(age): row(provider=str(age), at=NOW - timedelta(seconds=age)) for age in ages}
+    assert advice.fresh(rows, NOW).keys() == {str(age) for age, speaks in ages.items() if speaks}
 
 
 async def test_a_quote_works_without_health() -> None:

@@ -76,6 +76,20 @@ def test_bills_are_compared_by_their_median() -> None:
     assert after(*(outcome(price_usd="0.02") for _ in range(3))).paid_ratio == 2.0
 
 
+def test_calls_count_whoever_is_at_fault_and_a_wait_is_told_for_a_minute() -> None:
+    """For people: how many gave no image, how many stood in for another, what was paid for all of them."""
+    found = after(
+        outcome("transient", price_usd="0.001"), outcome("refused-content", price_usd="0"), outcome(hop=1), outcome(),
+        outcome(hop=2, queue_s=3.5),
+    )  # fmt: skip
+    assert (round(found.calls, 1), round(found.unmade, 1), round(found.stood_in, 1)) == (4.7, 1.8, 1.9)
+    assert found.paid_usd == pytest.approx(0.001 * 0.97**4 + 0.01 * (1 + 0.97 + 0.97**2))
+    assert found.queue_s == 3.5
+    record = memory.counted({}, outcome(queue_s=3.5), AT_S)
+    queues = [memory.health("p", {"m": (record, {})}, AT_S + later_s).models["m"].queue_s for later_s in (60, 61)]
+    assert queues == [3.5, None]  # one that was asked long ago says nothing of its queue now
+
+
 def test_judged_images_count_by_asset_type_and_old_ones_less() -> None:
     """The newest sixty or so; a change shows within them."""
     record: memory.Memory = {}

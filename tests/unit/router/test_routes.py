@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from giclee.gpu_worker import providers as gpu_worker
 from giclee.router.routes import Route, catalogue, route_of
+from giclee.schemas.models import PROVIDERS
 from giclee.schemas.strict import InvalidInput
 from tests.unit.router.builders import model, request
 
@@ -61,6 +63,36 @@ def test_no_model_and_no_pool_are_errors_at_the_start(shipped: Path, tmp_path: P
     config.write_text(OWN + 'pool = "mars"\n')
     with pytest.raises(InvalidInput, match="sdxl is of pool mars"):
         catalogue(str(config), shipped, ("local", "hosted"))
+
+
+def test_a_provider_that_nobody_has_is_an_error_at_the_start(tmp_path: Path) -> None:
+    """What it was given would wait for a worker that never comes; the names that there are, are said."""
+    config = tmp_path / "giclee.toml"
+    config.write_text(OWN + OWN.replace("sdxl", "other") + 'provider = "nobody"\n')
+    with pytest.raises(InvalidInput, match="model other: there is no provider nobody; there are: bedrock") as caught:
+        catalogue(str(config), tmp_path, ("local",))
+    assert [error.pointer for error in caught.value.errors] == ["/models/1/provider"]
+    assert gpu_worker.TABLE.keys() == PROVIDERS
+
+
+@pytest.mark.parametrize(
+    ("price", "provider", "says"),
+    [
+        ('"-0.01"', "fal", "greater than or equal to 0"),
+        ('"900"', "fal", "900 US dollars for one image is absurd; at most 10"),
+        ('"0"', "fal", "fal sends bills, and a price of nothing is no price"),
+        ('"NaN"', "stub", "finite"),
+        ('"0.0000001"', "stub", "decimal places"),
+        ("nan", "stub", "finite"),
+    ],
+)
+def test_a_models_own_price_must_be_one(tmp_path: Path, price: str, provider: str, says: str) -> None:
+    """Negative, absurd, nothing where somebody sends bills, no number: refused by its pointer."""
+    config = tmp_path / "giclee.toml"
+    config.write_text(OWN.replace('"0.01"', price) + f'provider = "{provider}"\n')
+    with pytest.raises(InvalidInput, match=says) as caught:
+        catalogue(str(config), tmp_path, ("local",))
+    assert caught.value.errors[0].pointer.startswith("/models/0")
 
 
 def test_the_first_row_that_fits_is_the_route() -> None:

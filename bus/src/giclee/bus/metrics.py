@@ -15,6 +15,9 @@ class Metric(NamedTuple):
     says: str
 
 
+_ROUTE = ("asset_type", "quality", "provider", "model")
+"""What the router chooses by and among: few asset types, two qualities, the operator's models."""
+
 # fmt: off
 METRICS: dict[str, Metric] = {
     # every stage
@@ -52,6 +55,14 @@ METRICS: dict[str, Metric] = {
     "giclee_dimension_failures_total": Metric("counter", ("dimension", "why"), "Measurements that did not come about."),
     "giclee_decoder_restarts_total": Metric("counter", ("why",), "Decoder processes that had to be replaced."),
     "giclee_drift": Metric("gauge", ("asset_type", "model", "dimension"), "1 while drift keeps images from passing."),
+    # intake, of everybody's events
+    "giclee_route_candidates_total": Metric("counter", _ROUTE, "Candidates given to a provider, by route."),
+    "giclee_route_fallbacks_total": Metric("counter", _ROUTE, "Of these, the ones that went on to the next."),
+    "giclee_route_seconds": Metric("seconds", _ROUTE, "From being given to a provider until the image was told."),
+    "giclee_route_judged_total": Metric("counter", _ROUTE, "Images that the gate judged, by who made them."),
+    "giclee_route_passed_total": Metric("counter", _ROUTE, "Of these, the ones that passed."),
+    "giclee_route_approved_total": Metric("counter", _ROUTE, "Images that became assets."),
+    "giclee_route_usd_total": Metric("counter", _ROUTE, "US dollars paid for candidates that have settled."),
     # failpoints
     "giclee_failpoints_fired_total": Metric("counter", ("point", "mode"), "Failpoints that fired; tests arm them."),
     # tables

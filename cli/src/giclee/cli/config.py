@@ -79,6 +79,7 @@ def _read(path: str | None) -> tuple[list[dict[str, str]], dict[str, list[dict[s
 def _models(path: str | None) -> Callable[[], dict[str, Any]]:
     def rows() -> dict[str, list[dict[str, Any]]]:
         found, _ = models.load(path, models.builtin(Path(os.environ.get("GICLEE_MODELS_DIR", "models"))))
+        models.check_providers(path)
         return {"models": [row.model_dump(mode="json") for row in found.values()]}
 
     return lambda: told(rows)

@@ -13,8 +13,11 @@ from giclee.cli.output import AsJson, show, show_json, tell
 
 app = typer.Typer(no_args_is_help=True, help="Providers: who is well, who is held, what passes.")
 
-COLUMNS = ("provider", "model", "state", "failed", "p50_s", "p95_s", "accepted", "billed", "age_s")
-BY_TYPE = ("model", "asset_type", "passed", "scored", "share", "at")
+COLUMNS = (
+    "provider", "model", "state", "failed", "fell_back", "stood_in", "p50_s", "p95_s", "queue_s", "accepted",
+    "usd_per_passed", "billed", "age_s",
+)  # fmt: skip
+BY_TYPE = ("model", "asset_type", "passed", "scored", "share", "usd_per_passed", "at")
 
 Name = Annotated[str, typer.Argument(help="As `giclee providers ls` lists them.")]
 Reason = Annotated[str, typer.Option(help="Why; people and the audit read it.")]
@@ -22,7 +25,10 @@ Reason = Annotated[str, typer.Option(help="Why; people and the audit read it.")]
 
 @app.command("ls")
 def ls(json_: AsJson = False) -> None:
-    """Every model at its provider: its state, recent failures, durations, what passes, what is billed."""
+    """Every model at its provider: its state, failures, fallbacks from and to it, durations, what passes and costs.
+
+    Of about the newest 33 calls; of what was judged, about the newest 67 images of each asset type.
+    """
     rows = call(OPERATIONS, "GET", "/v1/providers")["items"]
     if json_:
         show_json(rows)
@@ -34,14 +40,20 @@ def ls(json_: AsJson = False) -> None:
 
 @app.command("show")
 def show_one(name: Name, json_: AsJson = False) -> None:
-    """One provider, with what passes by asset type."""
+    """One provider, with what passes, and what a passing image costs, by asset type."""
     row = call(OPERATIONS, "GET", f"/v1/providers/{quote(name, safe='')}")
     if json_:
         show_json(row)
         return
     show(list(_lines(row)), as_json=False, columns=COLUMNS, empty="no model of it was used yet")
     kinds = [
-        {"model": model, "asset_type": kind, **one, "share": f"{one['passed'] / max(one['scored'], 1e-9):.2f}"}
+        {
+            "model": model,
+            "asset_type": kind,
+            **one,
+            "share": f"{one['passed'] / max(one['scored'], 1e-9):.2f}",
+            "usd_per_passed": _usd_per_passed(told, one["passed"], one["scored"]),
+        }
         for model, told in row.get("models", {}).items()
         for kind, one in told.get("accepted", {}).items()
     ]
@@ -77,12 +89,28 @@ def _lines(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "model": model,
             "state": _state(row, told),
             "failed": f"{told.get('failed', 0):.1f} of {told.get('tried', 0):.1f}",
+            "fell_back": _of_calls(told, "unmade"),
+            "stood_in": _of_calls(told, "stood_in"),
             "p50_s": told.get("p50_s"),
             "p95_s": told.get("p95_s"),
+            "queue_s": told.get("queue_s"),
             "accepted": f"{passed / scored:.0%} of {scored:.0f}" if scored else "–",
+            "usd_per_passed": _usd_per_passed(told, passed, scored),
             "billed": "–" if ratio is None else f"{ratio:.2f} of the price",
             "age_s": row["age_s"],
         }
+
+
+def _of_calls(told: dict[str, Any], name: str) -> str:
+    """A share of the newest calls; nothing from a release that did not count it."""
+    calls = told.get("calls", 0)
+    return f"{told.get(name, 0) / calls:.0%}" if calls else "–"
+
+
+def _usd_per_passed(told: dict[str, Any], passed: float, scored: float) -> str:
+    """What was paid, failed calls too, for an image that passes: per image, over the share that passes."""
+    images = told.get("calls", 0) - told.get("unmade", 0)
+    return f"{told.get('paid_usd', 0) / images * scored / passed:.4f}" if images > 0 and passed > 0 else "–"
 
 
 def _state(row: dict[str, Any], told: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from giclee.cli import assets
+from giclee.cli import assets, routing
 from giclee.cli.http import INTAKE, TIMEOUT_S, Away, call, client, pages, read
 from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
 from giclee.infra.trouble import Trouble
@@ -146,13 +146,14 @@ def ls(
 
 @app.command("show")
 def show_one(request_id: str, json_: AsJson = False) -> None:
-    """One request: its state, its candidates with their scores, its assets, what it cost."""
+    """One request: its state, its candidates with their scores, its cost; whom the router chose, who lost and why."""
     found = call(INTAKE, "GET", f"/v1/requests/{request_id}")
     if json_:
         show_json(found)
         return
     show([_row(found)], as_json=False)
     show([_candidate(one) for one in found.get("candidates") or ()], as_json=False, empty="no candidates yet")
+    routing.tell_routes(found)
 
 
 @app.command()
@@ -196,6 +197,8 @@ def _candidate(one: dict[str, Any]) -> dict[str, Any]:
     return {
         "index": one.get("index"),
         "state": one.get("state"),
+        "made_by": routing.made_by(one),
+        "fell_back_from": routing.fallbacks(one),
         "cost_usd": one.get("cost_usd"),
         "scores": said or None,
     }

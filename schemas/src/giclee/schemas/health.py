@@ -30,7 +30,9 @@ class ModelHealth(Part):
     `failed` of `tried` recent attempts went wrong through the provider's own fault, the last `streak` of them in a
     row, the newest at `failed_at`. `limited` times in a row it said that we ask too often. `held`: why it cannot be
     used before somebody acts (`auth`) or until `held_until` (`budget`). `paid_ratio` is what it bills over what was
-    expected, median of the newest calls, the oldest of them at `paid_since`.
+    expected, median of the newest calls, the oldest of them at `paid_since`. Of about the newest 33 `calls`, whoever's
+    fault, `unmade` gave no image, `stood_in` were made for one that had failed before, and `paid_usd` was paid.
+    `queue_s`: how long the newest of the last minute waited for its turn.
     """
 
     tried: Weight = 0.0
@@ -50,6 +52,10 @@ class ModelHealth(Part):
     price_usd: Usd | None = None
     paid_ratio: float | None = None
     paid_since: Instant | None = None
+    calls: Weight = 0.0
+    unmade: Weight = 0.0
+    stood_in: Weight = 0.0
+    paid_usd: Weight = 0.0
     accepted: dict[str, Accepted] = {}
 
 

@@ -15,9 +15,17 @@ from pydantic import Field, model_validator
 
 from giclee.schemas import config
 from giclee.schemas.parts import Pool, Priority, Quality, StrictPart, Usd
+from giclee.schemas.prices import UNIT_MAX_USD
 from giclee.schemas.strict import FieldError, InvalidInput
 
 DataTerms = Literal["nothing-kept", "kept", "trained-on"]
+
+OWN_PROVIDERS = frozenset({"diffusion", "stub"})
+"""Providers that make images on devices of our own. Every other one sends bills: what is not known costs money."""
+
+PROVIDERS = OWN_PROVIDERS | {"fal", "replicate", "openai", "bedrock", "comfyui"}
+"""Everybody whom a worker of this release can ask (`gpu_worker/providers/__init__.py`): a model of anybody else would
+be routed to, and wait for a worker that never comes."""
 
 
 class Model(StrictPart):
@@ -63,15 +71,21 @@ class Model(StrictPart):
             raise ValueError(f"private = true does not go with data_terms = {self.data_terms!r}; say private = false")
         return self
 
+    @model_validator(mode="after")
+    def _somebody_can_mean_the_price(self) -> Model:
+        most = UNIT_MAX_USD["image"]
+        if self.price_usd > most:
+            raise ValueError(f"price_usd: {self.price_usd} US dollars for one image is absurd; at most {most}")
+        if self.price_usd.is_zero() and self.provider not in OWN_PROVIDERS:
+            raise ValueError(f"price_usd: {self.provider} sends bills, and a price of nothing is no price")
+        return self
+
 
 BUILTIN: dict[str, dict[str, Any]] = {
     "shapes-final": {"qualities": ["final"], "price_usd": "0.0004", "seconds": 0.5},
     "shapes-draft": {"qualities": ["draft"], "price_usd": "0.0001", "seconds": 0.2},
 }
 """The demo models: what their manifests do not say. Prices are made up, so that routes differ."""
-
-OWN_PROVIDERS = frozenset({"diffusion", "stub"})
-"""Providers that make images on devices of our own. Every other one sends bills: what is not known costs money."""
 
 _SAID_BY_MANIFEST = ("name", "revision", "steps", "guidance_scale", "width", "height")
 
@@ -110,6 +124,20 @@ def load(path: str | None, builtin: tuple[Model, ...]) -> tuple[dict[str, Model]
         rows[model.name] = model
     text = "\n".join(rows[name].model_dump_json() for name in sorted(rows))
     return rows, hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def check_providers(path: str | None) -> None:
+    """Errors: InvalidInput naming every row of a provider that nobody has here, by JSON pointer."""
+    known = ", ".join(sorted(PROVIDERS))
+    errors = [
+        FieldError(
+            f"/models/{at}/provider", f"model {row.name}: there is no provider {row.provider}; there are: {known}"
+        )
+        for at, row in enumerate(config.rows_of(path, "models", Model))
+        if row.provider not in PROVIDERS
+    ]
+    if errors:
+        raise InvalidInput(errors)
 
 
 def _rows_of(path: Path) -> list[Model]:

@@ -113,7 +113,7 @@ class Worker:
             await self.claims.give_back(claim, held=False)
             return ()
         try:
-            decision = await self._decide(event, claim)
+            decision = outcome.waited(event, await self._decide(event, claim))
         except FenceLost as error:
             log.warning("the fence moved on", candidate_id=str(event.candidate_id), error=str(error))
             self.claims.drop(claim)

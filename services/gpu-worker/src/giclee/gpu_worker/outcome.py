@@ -7,7 +7,7 @@ a redelivery, a sweep and a replay tell the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal, Protocol
@@ -118,6 +118,16 @@ def _onward(
 def _attempt(outcome: str, seconds: float, price: Decimal) -> dict[str, Any]:
     at = datetime.now(UTC).isoformat()
     return {"outcome": outcome, "seconds": round(seconds, 4), "price_usd": price, "at": at}
+
+
+def waited(routed: ImageRouted, decision: Decision) -> Decision:
+    """The decision with how long the record waited for its turn, in seconds: since it was written, less the attempt."""
+    attempt = decision.detail.get("attempt")
+    if not attempt:
+        return decision
+    since_s = (datetime.fromisoformat(attempt["at"]) - routed.envelope.recorded_at).total_seconds()
+    told = {**attempt, "queue_s": round(max(0.0, since_s - attempt["seconds"]), 3)}
+    return replace(decision, detail={**decision.detail, "attempt": told})
 
 
 def _distinct(adjustments: Sequence[Adjustment]) -> list[Adjustment]:

@@ -72,12 +72,44 @@ class Summary(BaseModel):
     links: Links
 
 
+class Step(BaseModel):
+    """A member of a chain, in the order of asking; from a router of this release with what spoke for its place."""
+
+    provider: str
+    model: str
+    price_usd: str
+    per_approved_usd: str | None = None
+    acceptance: float | None = None
+    why: str | None = None
+
+
+class Loser(BaseModel):
+    """A model that is not in the chain, and why; the message begins with its name."""
+
+    provider: str | None = None
+    code: str
+    message: str
+
+
+class Route(BaseModel):
+    """What the router decided for a wave. `per_approved_usd` is what an approved image is expected to cost there."""
+
+    wave: int
+    asset_type: str
+    quality: str
+    limit_usd: str
+    hedge_after_s: float | None
+    chain: list[Step]
+    losers: list[Loser]
+
+
 class Shown(Summary):
     """A request with everything that is known of it."""
 
     request: dict[str, Any]
     timeline: list[dict[str, Any]]
     candidates: list[dict[str, Any]]
+    routes: list[Route]
     assets: list[dict[str, Any]]
     reasons: list[dict[str, Any]]
     rejected: dict[str, int]
@@ -210,8 +242,8 @@ def summary(row: Row, linker: Linker) -> Summary:
     return Summary.model_validate(_summary(row, linker))
 
 
-def shown(row: Row, candidates: Sequence[Row], linker: Linker) -> Shown:
-    """A request's row and its candidates as GET shows them."""
+def shown(row: Row, candidates: Sequence[Row], routes: Sequence[Row], linker: Linker) -> Shown:
+    """A request's row, its candidates and its routes as GET shows them."""
     facts: Facts = row["facts"]
     closing = facts.get("closed", {}).get("closing", {})
     return Shown(
@@ -219,6 +251,7 @@ def shown(row: Row, candidates: Sequence[Row], linker: Linker) -> Shown:
         request=json.loads(row["request"]),
         timeline=_timeline(row, candidates),
         candidates=[_candidate(one) for one in candidates],
+        routes=[Route(wave=one["wave"], **one["decision"]) for one in routes],
         assets=_assets(facts, candidates),
         reasons=closing.get("reasons") or facts.get("refused", {}).get("reasons", []),
         rejected=closing.get("rejected", {}),
@@ -259,6 +292,11 @@ def _candidate(row: Row) -> dict[str, Any]:
         "index": row["index"],
         "state": row["state"],
         "stalled": row["stalled"],
+        "wave": status.wave_of(facts),
+        "hops": [
+            {name: told.get(name) for name in ("at", "provider", "model", "reason")}
+            for _, told in sorted(routed.items(), key=lambda one: int(one[0]))
+        ],
         "provider": (image or last).get("provider"),
         "model": image["model"] if image else {"name": last.get("model")} if last else None,
         "seed": image["seed"] if image else None,

@@ -23,10 +23,12 @@ SAMPLE = "review_sample"
 
 @dataclass(slots=True)
 class Candidate:
-    """One candidate's facts, by kind and then by hop, sha256 or dead letter."""
+    """One candidate's facts, by kind and then by hop, sha256 or dead letter; `counted` is what they came to as metrics
+    when they were loaded (`routes.py`)."""
 
     candidate_id: UUID
     facts: Facts = field(default_factory=dict)
+    counted: dict[Any, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class Known:
     """All that is known of one request, while its row is locked. `now` is the database's time.
 
     `news` are (event name, JSON document) for the caller's stream; `touched` are the candidates that changed;
+    `routes` are the router's decisions that were read just now, by wave;
     `accepted_here` says that the request itself became known just now.
     """
 
@@ -58,6 +61,7 @@ class Known:
     facts: Facts = field(default_factory=dict)
     shown: Shown = field(default_factory=Shown)
     candidates: dict[UUID, Candidate] = field(default_factory=dict)
+    routes: dict[int, Facts] = field(default_factory=dict)
     touched: set[UUID] = field(default_factory=set)
     news: list[tuple[str, str]] = field(default_factory=list)
     changed: bool = False
@@ -157,9 +161,27 @@ def _index(known: Known, event: CandidateEvent) -> None:
 def _routed(known: Known, event: events.ImageRouted) -> None:
     _index(known, event)
     hop = event.chain[event.hop]
-    fact = {"at": _at(event), "provider": hop.provider, "model": hop.model.name, "wave": event.wave}
+    fact: Facts = {"at": _at(event), "provider": hop.provider, "model": hop.model.name, "wave": event.wave}
+    fact |= {"asset_type": event.request.asset_type, "quality": event.request.quality}
+    if event.hop == 0:
+        if event.wave not in known.routes:
+            known.routes[event.wave] = decision_of(event)
+    elif event.reasons:  # the newest says why the hop before made no image
+        fact["reason"] = event.reasons[-1].model_dump(mode="json", exclude_none=True)
     known.note(event.candidate_id, "routed", str(event.hop), fact)
     known.spent(event.candidate_id, event.spent_usd)
+
+
+def decision_of(event: events.ImageRouted) -> Facts:
+    """What the router decided for a wave: the same for each of its candidates."""
+    chain: list[Facts] = [
+        {"provider": hop.provider, "model": hop.model.name, "price_usd": usd_text(hop.price_usd)} for hop in event.chain
+    ]
+    for row, told in zip(chain, event.weighed, strict=False):  # a router of an earlier release weighs nothing
+        row |= {"per_approved_usd": usd_text(told.per_approved_usd), "acceptance": told.acceptance, "why": told.why}
+    losers = [{"provider": one.provider, "code": one.code, "message": one.message} for one in event.losers]
+    found = {"asset_type": event.request.asset_type, "quality": event.request.quality, "chain": chain, "losers": losers}
+    return found | {"limit_usd": usd_text(event.limit_usd), "hedge_after_s": event.hedge_after_s}
 
 
 def _generated(known: Known, event: events.ImageGenerated) -> None:

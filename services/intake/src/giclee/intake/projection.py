@@ -15,7 +15,7 @@ import orjson
 
 from giclee.bus import database, failpoints, outbox
 from giclee.bus.database import Connection, Pool
-from giclee.intake import facts, status
+from giclee.intake import facts, routes, status
 from giclee.intake.facts import Candidate, Known, Shown, moment
 from giclee.intake.store import QUERIES, SCHEMA, cancel_of
 from giclee.intake.stream import LAST, Bell
@@ -55,6 +55,7 @@ class Projection:
                 await self._save(connection, changed, patient=True)
                 await failpoints.reach("before-projection-commit")
         await failpoints.reach("after-projection-commit")
+        routes.tell(one.candidates[candidate_id] for one in changed for candidate_id in one.touched)
         self._bell.ring(one.number for one in changed)
         return [None] * len(batch)
 
@@ -106,7 +107,7 @@ class Projection:
             return
         by_number = {one.number: one for one in known.values()}
         for row in await connection.fetch(QUERIES.facts_of_candidates, *zip(*pairs, strict=True)):
-            found = Candidate(row["candidate_id"], row["facts"])
+            found = Candidate(row["candidate_id"], row["facts"], routes.came_to(row["facts"]))
             by_number[row["number"]].candidates[found.candidate_id] = found
 
     # ---- writing --------------------------------------------------------------------------------
@@ -121,6 +122,13 @@ class Projection:
         ]
         if candidates:
             await connection.execute(QUERIES.save_candidates, candidates)
+        decisions = [
+            {"number": one.number, "wave": wave, "decision": decision}
+            for one in changed
+            for wave, decision in one.routes.items()
+        ]
+        if decisions:
+            await connection.execute(QUERIES.save_routes, decisions)
         standings = await self._standings(connection, changed)
         await outbox.put(connection, SCHEMA, [cancel for one in changed if (cancel := _owed_cancel(one))])
         rows = [_columns(one, standings[one.number]) for one in changed]

@@ -72,6 +72,12 @@ ON CONFLICT (number, candidate_id) DO UPDATE SET
     index = excluded.index, wave = excluded.wave, state = excluded.state, stalled = excluded.stalled,
     spent_usd = excluded.spent_usd, settled = excluded.settled, facts = excluded.facts;
 
+-- name: save_routes
+-- What the router decided for waves; a wave has one decision, however often it is told.
+INSERT INTO intake.routes (number, wave, decision)
+SELECT * FROM jsonb_to_recordset($1) AS told (number bigint, wave int, decision jsonb) ORDER BY number, wave
+ON CONFLICT (number, wave) DO NOTHING;
+
 -- name: tallies
 -- How many candidates of each request share a state, and what they cost.
 SELECT number, state, stalled, count(*)::int AS count, count(*) FILTER (WHERE settled)::int AS settled,
@@ -112,6 +118,10 @@ SELECT * FROM intake.requests WHERE tenant = $1 AND request_id = $2 AND request 
 -- The candidates of a request, in their order.
 SELECT candidate_id, index, state, stalled, spent_usd, facts
 FROM intake.candidates WHERE number = $1 ORDER BY index NULLS LAST, candidate_id;
+
+-- name: routes
+-- The router's decisions for a request, by wave.
+SELECT wave, decision FROM intake.routes WHERE number = $1 ORDER BY wave;
 
 -- name: page
 -- Requests of a tenant by every filter of the list, newest first, before a cursor.

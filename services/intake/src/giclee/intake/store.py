@@ -245,15 +245,18 @@ class Store:
         with database.translated():
             return await self._pool.fetchrow(QUERIES.request, tenant, request_id)
 
-    async def shown(self, tenant: str, request_id: UUID) -> tuple[Row, list[Row]] | None:
-        """One request and its candidates, of one moment."""
+    async def shown(self, tenant: str, request_id: UUID) -> tuple[Row, list[Row], list[Row]] | None:
+        """One request, its candidates and what the router decided for its waves, of one moment."""
         with database.translated():
             async with (
                 self._pool.acquire() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
                 row = await connection.fetchrow(QUERIES.request, tenant, request_id)
-                return None if row is None else (row, await connection.fetch(QUERIES.candidates, row["number"]))
+                if row is None:
+                    return None
+                candidates = await connection.fetch(QUERIES.candidates, row["number"])
+                return row, candidates, await connection.fetch(QUERIES.routes, row["number"])
 
     async def page(self, tenant: str, filters: Filters, limit: int) -> list[Row]:
         """At most `limit` requests, newest first."""

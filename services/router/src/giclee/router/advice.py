@@ -31,6 +31,9 @@ TRIAL_EVERY_S = 10.0
 """Between two trials of one half-open breaker by this process: as long as health takes to tell of the first, twice."""
 ODDS_PRIOR_FAILED, ODDS_PRIOR_TRIED = 0.05, 5.0
 """A provider that nobody has tried fails one call in a hundred."""
+CLOSED_S = 600.0
+"""A breaker that rested, and of which nobody told anything for so long since, is closed: nobody is there to tell, or no
+work came by that may try. The next failure opens it again, and for longer."""
 SAMPLES_MIN = 20
 """Durations without which a p95 is a guess; the table's own seconds count until then."""
 BELIEVED_S = 60.0
@@ -38,8 +41,8 @@ BELIEVED_S = 60.0
 
 
 def fresh(rows: Mapping[str, ProviderHealth], now: datetime) -> dict[str, ProviderHealth]:
-    """The rows that speak about now, by provider."""
-    return {row.provider: row for row in rows.values() if abs(now - row.at) <= STALE}
+    """The rows that speak about now, by provider: neither old nor of the future."""
+    return {row.provider: row for row in rows.values() if -FUTURE <= now - row.at <= STALE}
 
 
 def acceptance(row: ProviderHealth | None) -> float:
@@ -60,6 +63,7 @@ class Standing:
     p50_s: float | None = None
     p95_s: float | None = None
     queue_s: float = 0.0
+    told_s: float = 0.0
     rests_until_s: float = 0.0
     trial: bool = False
     held: str = ""
@@ -70,6 +74,14 @@ class Standing:
     kinds: Mapping[str, Counts] = field(default_factory=dict)
     worked_out_s: float = 0.0
     _beliefs: dict[str, Belief] = field(default_factory=dict)
+
+    def wait_s(self, now_s: float) -> float:
+        """How long work waits there for its turn; nothing when nobody told of it lately."""
+        return self.queue_s if now_s - self.told_s <= STALE.total_seconds() else 0.0
+
+    def on_trial(self, now_s: float) -> bool:
+        """Whether its breaker is half open."""
+        return self.trial and now_s - self.rests_until_s <= CLOSED_S
 
     def belief(self, asset_type: str, now_s: float) -> Belief:
         """The share of its images of that asset type that pass."""
@@ -86,8 +98,8 @@ UNKNOWN = Standing()
 """What is thought of a model that nobody has told about."""
 
 
-def standing_of(told: ModelHealth) -> Standing:
-    """As a choice sees what health tells of one model."""
+def standing_of(told: ModelHealth, told_s: float = 0.0) -> Standing:
+    """As a choice sees what health told of one model at `told_s`."""
     kinds = {kind: Counts(one.passed, one.scored, one.at.timestamp()) for kind, one in told.accepted.items()}
     rests, limited = _rest(told.streak, STREAK_MIN, COOL_S, COOL_MAX_S), 0.0
     if told.limited:
@@ -100,6 +112,7 @@ def standing_of(told: ModelHealth) -> Standing:
         p50_s=told.p50_s if enough else None,
         p95_s=told.p95_s if enough else None,
         queue_s=told.queue_s or 0.0,
+        told_s=told_s,
         rests_until_s=max(_s(told.failed_at) + rests if rests else 0.0, _s(told.limited_at) + limited),
         trial=bool(rests),
         held=told.held or "",
@@ -140,7 +153,7 @@ class Advice:
         if known is not None and known[0] is row:
             return known[1]
         told = row.models.get(model)
-        found = UNKNOWN if told is None else standing_of(told)
+        found = UNKNOWN if told is None else standing_of(told, row.at.timestamp())
         self._known[provider, model] = (row, found)
         return found
 
@@ -150,13 +163,13 @@ class Advice:
             return f"refused for {standing.held}; `giclee providers release {provider}` when that is mended"
         if now_s < standing.rests_until_s:
             return f"rests {standing.rests_until_s - now_s:.0f} s after failures"
-        if standing.trial and now_s - self._tried.get((provider, model), 0.0) < TRIAL_EVERY_S:
+        if standing.on_trial(now_s) and now_s - self._tried.get((provider, model), 0.0) < TRIAL_EVERY_S:
             return "is on trial after failures"
         return ""
 
     def chosen(self, provider: str, model: str, now_s: float) -> None:
         """A wave goes to this model first: where its breaker is half open, that is its trial."""
-        if self.standing(provider, model, now_s).trial:
+        if self.standing(provider, model, now_s).on_trial(now_s):
             self._tried[provider, model] = now_s
 
     def _released(self, provider: str, since_s: float) -> bool:

@@ -134,7 +134,7 @@ def _place(
     tier, why = _trouble(wish, model, known, now_s, standing)
     order = (tier, wish.route.rank(model) or (0, 0), weighs, model.name)
     usd = price.usd if price.usd is not None else Decimal(0)
-    seconds = (standing.p50_s or model.seconds) + standing.queue_s
+    seconds = (standing.p50_s or model.seconds) + standing.wait_s(now_s)
     return Place(model, usd, cost, believed.mean, seconds, tier, why, order)
 
 
@@ -146,11 +146,11 @@ def _trouble(wish: Wish, model: Model, known: Known, now_s: float, standing: Sta
         aside = known.advice.aside(model.provider, model.name, standing, now_s)
         if aside:
             return (HELD if standing.held else ASIDE), aside
-        if standing.trial and wish.request.priority == "interactive":
+        if standing.on_trial(now_s) and wish.request.priority == "interactive":
             return ASIDE, "is on trial after failures"
     if not known.caps.allows(model, now_s):
         return ASIDE, f"is at its {model.per_minute} calls a minute"
-    takes_s = (standing.p95_s or model.seconds) + standing.queue_s
+    takes_s = (standing.p95_s or model.seconds) + standing.wait_s(now_s)
     if takes_s > wish.left_s:
         return ASIDE, f"takes {takes_s:.1f} s where {max(0.0, wish.left_s):.1f} s are left"
     return WELL, ""

@@ -34,6 +34,9 @@ SECONDS_OLD_S = 6 * 3600.0
 PAID_KEPT = 3
 """The newest calls whose bill is compared with what was expected; their median is believed."""
 
+COUNTED = ("calls", "unmade", "stood_in", "paid_usd")
+"""Sums over about the newest 33 calls, whoever's fault: what people look at. Nothing is chosen by them."""
+
 Memory = dict[str, Any]
 
 
@@ -54,7 +57,9 @@ def with_outcome(memory: Memory, outcome: ProviderOutcome, now_s: float) -> Memo
         kept["held"] = kept.get("held") or {"why": word, "since_s": at_s}
         kept["held"] = {**kept["held"], "last_s": at_s}
     if outcome.queue_s is not None:
-        kept["queue_s"] = outcome.queue_s
+        kept["queue"] = [at_s, round(outcome.queue_s, 3)]
+    counts = {"calls": 1.0, "unmade": word != MADE, "stood_in": outcome.hop > 0, "paid_usd": float(outcome.price_usd)}
+    kept |= {name: round(kept.get(name, 0.0) * NEWER + one, 9) for name, one in counts.items()}
     if word == MADE or (word in THEIRS and kept["streak"] <= STREAK_COUNTS):
         left = NEWER * 0.5 ** (max(0.0, at_s - kept.get("tried_s", at_s)) / FADING_S)
         kept["tried"] = round(kept.get("tried", 0.0) * left + 1, 4)
@@ -74,6 +79,7 @@ def told(attempts: Memory, scores: Memory, now_s: float) -> ModelHealth:
     """What both memories come to at `now_s`, as others read it."""
     seconds = sorted(value for at_s, value in attempts.get("seconds", []) if now_s - at_s <= SECONDS_OLD_S)
     paid, held = attempts.get("paid", []), attempts.get("held") or {}
+    waited_s, queue_s = attempts.get("queue", [0.0, None])
     return ModelHealth(
         tried=attempts.get("tried", 0.0),
         failed=attempts.get("failed", 0.0),
@@ -88,7 +94,8 @@ def told(attempts: Memory, scores: Memory, now_s: float) -> ModelHealth:
         p50_s=percentile(seconds, 0.5),
         p95_s=percentile(seconds, 0.95),
         samples=len(seconds),
-        queue_s=attempts.get("queue_s"),
+        queue_s=queue_s if now_s - waited_s <= windows.WINDOW_S else None,
+        **{name: attempts.get(name, 0.0) for name in COUNTED},
         paid_ratio=median(ratio for _, ratio in paid) if len(paid) == PAID_KEPT else None,
         paid_since=_at(paid[0][0]) if len(paid) == PAID_KEPT else None,
         accepted={kind: Accepted(passed=row[0], scored=row[1], at=_at(row[2])) for kind, row in scores.items()},

@@ -75,10 +75,12 @@ class Catalogue:
 def catalogue(config: str | None, models_dir: Path, pools: Sequence[str]) -> Catalogue:
     """The demo models under `models_dir` with the operator's file over them.
 
-    Errors: InvalidInput for rows that cannot be read, for a model of no known pool, and when there is no model.
+    Errors: InvalidInput for rows that cannot be read, for a model of no known provider or pool, and when there is no
+    model.
     """
     builtin = models.builtin(models_dir)
     rows, version = models.load(config, builtin)
+    models.check_providers(config)
     errors = [
         FieldError("", f"model {row.name} is of pool {row.pool}, which GICLEE_POOLS does not name")
         for row in rows.values()

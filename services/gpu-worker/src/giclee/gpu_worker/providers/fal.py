@@ -82,7 +82,7 @@ class Fal:
 
     async def describe(self, model: Model) -> Description:
         if not self._has_key:
-            raise ModelUnusable(f"model {model.name}: provider fal has no key")
+            raise ModelUnusable(f"model {model.name}: provider fal has no key; set FAL_API_KEY")
         endpoint, _ = _sheet(model)
         return Description(weights_sha256=None, where=f"fal {endpoint}", resident=False)
 

@@ -84,7 +84,7 @@ class OpenaiImages:
 
     async def describe(self, model: Model) -> Description:
         if not self._has_key:
-            raise ModelUnusable(f"model {model.name}: provider openai has no key")
+            raise ModelUnusable(f"model {model.name}: provider openai has no key; set OPENAI_API_KEY")
         name, quality = _named(model)
         return Description(weights_sha256=None, where=f"openai {name}, {quality}", resident=False)
 

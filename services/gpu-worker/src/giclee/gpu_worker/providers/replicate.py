@@ -91,7 +91,7 @@ class Replicate:
 
     async def describe(self, model: Model) -> Description:
         if not self._has_key:
-            raise ModelUnusable(f"model {model.name}: provider replicate has no key")
+            raise ModelUnusable(f"model {model.name}: provider replicate has no key; set REPLICATE_API_KEY")
         _sheet(model)
         return Description(weights_sha256=None, where=f"replicate {model.revision}", resident=False)
 
