@@ -10,6 +10,7 @@ import pytest
 
 from giclee.publisher import funnel
 from giclee.publisher.facts import Fact
+from giclee.schemas.parts import Reason
 from tests.unit.publisher.builders import OUTLOOK, START, Book, Request
 
 
@@ -95,14 +96,40 @@ def test_a_failure_without_an_image_gives_its_place_back() -> None:
     assert book.waves == [(1, 1, 1)]
 
 
-def test_failures_that_all_would_share_do_not_go_on_for_ever() -> None:
-    """When no provider can make the image, the order ends after as many tries as the cap allows."""
-    request = Request(wanted=1, max_candidates=3)
-    book = Book(request, request.cleared())
-    for index in range(3):
-        book.tell(request.failed(index, code="no_route")).decide()
+@pytest.mark.parametrize("code", ["no_route", "limit", "switch_refused"])
+def test_what_every_candidate_would_share_ends_the_order_at_once(code: str) -> None:
+    """When no provider can make the image nobody is asked again, and the providers' reasons stand first."""
+    request = Request(wanted=2, first_wave=2)
+    book = Book(request, request.cleared(), request.failed(0, code=code))
+    assert book.decide().is_empty()
+    book.tell(request.failed(1, code=code)).decide()
 
-    assert (book.ending, len(book.waves)) == ("failed", 2)
+    assert (book.ending, book.waves, book.because) == ("failed", [], None)
+
+
+def test_a_hop_that_was_not_affordable_after_a_failure_is_no_reason_for_all() -> None:
+    """The chain broke at a provider's own fault first: another candidate may be luckier there."""
+    request = Request(wanted=1)
+    failed = request.failed(0, code="provider_failed", spent_usd="0.004")
+    over = Reason(code="limit", stage="gpu-worker.hosted", message="0.01 after 0.004 is over the limit")
+    book = Book(request, request.cleared(), failed.model_copy(update={"reasons": (*failed.reasons, over)}))
+
+    assert book.decide().ask is not None
+
+
+def test_what_only_some_candidates_share_ends_nothing() -> None:
+    """One that failed by its own fault is replaced; a wave that passed before counts."""
+    request = Request(wanted=2, first_wave=2, max_candidates=4)
+    book = Book(request, request.cleared(), request.failed(0, code="no_route"), request.failed(1)).seal()
+    assert book.decide().ask is not None
+    book.tell(request.generated(2), request.scored(2)).seal()
+    book.tell(request.failed(3, code="no_route")).decide()
+    last = book.waves[-1]
+    for index in range(last[1], last[1] + last[2]):
+        book.tell(request.failed(index, code="no_route"))
+    book.decide()
+
+    assert (book.ending, book.approved) == ("partial", [2])
 
 
 def test_failures_of_any_kind_end_at_twice_the_cap() -> None:

@@ -34,11 +34,12 @@ INDICES_MAX = 400
 NOBODY = -1
 """The index of a candidate that is none of the request's."""
 
-KEEP_THEIR_PLACE = frozenset(
-    {"no_route", "limit", "size_unsupported", "param_unsupported", "switch_refused", "discarded"}
-)
-"""Codes of failures that do not make room under the cap: those that every other candidate of the request would
-share, and a discard, since there may be an image all the same."""
+SHARED = frozenset({"no_route", "limit", "size_unsupported", "param_unsupported", "switch_refused"})
+"""Codes of failures that every other candidate of the request would share."""
+
+KEEP_THEIR_PLACE = SHARED | {"discarded"}
+"""Codes of failures that do not make room under the cap: those, and a discard, since there may be an image all the
+same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,7 @@ def _from_failed(event: GenerationFailed) -> list[Fact]:
         "hop": event.hop,
         "candidate_id": str(event.candidate_id),
         "keeps_place": bool(codes & KEEP_THEIR_PLACE),
+        "shared": event.reasons[0].code in SHARED and (event.reasons[0].stage == "router" or codes <= SHARED),
     }
     found = [Fact(kind="outcome", name=f"{event.index}/{event.hop}", says=says, evidence=event.model_dump_json())]
     if "discarded" in codes:  # rule 11: it ends the candidate unless it is sealed, whatever else is known of it

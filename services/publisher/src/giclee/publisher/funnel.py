@@ -94,11 +94,11 @@ def decide(order: Order, now: datetime, outlook: Outlook) -> Decision:
     waits; enough being sealed it waits only for wave 0, the choice that was asked for, and for passers that are
     being sealed: later waves were to make up for what is missing, and what nobody has begun of them is withdrawn
     by the closing (rule 7). Then it ends if enough are sealed; else it asks for more as far as cap and budget go
-    (rules 2, 4), `Standing.size` says how many, once for late ones (a hedge is not hedged); when cap or budget
-    leaves no room people are asked about the gate's doubts, and the order waits for them (rule 18); else it ends,
-    unless something is only late. Passers whose asset type wants a person to look at them are put to people as they
-    come, and nothing is asked for in their place. `best` (rule 21) ranks the sealed by `facts.measure`, the alignment
-    with the prompt.
+    (rules 2, 4), if the last wave did not fail as any other would: `Standing.size` says how many, once for late
+    ones (a hedge is not hedged). When that leaves no room people are asked about the gate's doubts, and the order
+    waits for them (rule 18); else it ends, unless something is only late. Passers whose asset type wants a person to
+    look at them are put to people as they come, and nothing is asked for in their place. `best` (rule 21) ranks the
+    sealed by `facts.measure`, the alignment with the prompt.
 
     Where somebody waits (ADR 19) a candidate is *silent* once it has had neither an image nor a failure for as long as
     the router said is worth another one's price: it gets its hedge then instead of when it is late, and an order with
@@ -174,7 +174,7 @@ def _short(standing: Standing, verdict: Verdict, closes_by: datetime, waiting: D
     if missing <= 0:
         return waiting
     quality, limit_usd = grade = standing.next_grade(verdict, missing)
-    room, because = standing.room(limit_usd)
+    room, because = (0, None) if standing.barred else standing.room(limit_usd)
     if standing.late:
         count = min(missing, room) if fresh else 0
     else:

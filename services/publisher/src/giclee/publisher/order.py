@@ -70,12 +70,13 @@ class Wave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a candidate's making ended. `image` is None for a failure."""
+    """How a candidate's making ended. `image` is None for a failure; `shared`: any other would fail alike."""
 
     candidate_id: uuid.UUID
     hop: int
     image: BlobRef | None
     keeps_place: bool = False
+    shared: bool = False
     model: str = ""
 
 
@@ -288,6 +289,7 @@ def _outcomes_in(rows: list[Fact]) -> dict[int, Outcome]:
             hop=fact.says["hop"],
             image=None if image is None else BlobRef.model_validate(image),
             keeps_place=fact.says.get("keeps_place", False),
+            shared=fact.says.get("shared", False),
             model=fact.says.get("model", ""),
         )
         found.setdefault(fact.says["index"], outcome)

@@ -147,6 +147,12 @@ class Standing:
         order = self.order
         return sum((cost_of(order, index, wave) for index, wave in self.waves.items()), Decimal(0))
 
+    @property
+    def barred(self) -> bool:
+        """Whether more candidates would fail as the whole last wave did."""
+        last = (self.order.outcomes.get(index) for index in self.order.waves[-1].indices())
+        return all(outcome is not None and outcome.shared for outcome in last)
+
     def room(self, limit_usd: Decimal) -> tuple[int, str]:
         """How many more candidates of this limit cap and budget allow, and the reason code of what allows fewer.
 
