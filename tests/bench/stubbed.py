@@ -46,6 +46,8 @@ def worker() -> None:
         async def describe(self, model: Model) -> Description:
             return Description(weights_sha256=None, where="prepared", resident=True)
 
+        async def close(self) -> None: ...
+
     providers.TABLE["stub"] = lambda kit: Prepared()
 
 

@@ -65,6 +65,9 @@ class Charging:
     async def describe(self, model: Model) -> Description:
         return await self._stub.describe(model)
 
+    async def close(self) -> None:
+        await self._stub.close()
+
 
 def provider() -> Provider:
     """The stub; with CHAOS_LEDGER set, one that keeps a ledger there."""

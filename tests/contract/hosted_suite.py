@@ -67,7 +67,7 @@ class HostedSuite(ProviderSuite):
         """The adapter as a worker builds it, with the lab as its base address."""
         built = self.built(lab)
         yield built
-        await built.close()  # type: ignore[attr-defined]  # every hosted one has it
+        await built.close()
 
     def built(self, lab: Lab, **fields: object) -> Provider:
         return providers.TABLE[self.name](lab.kit(**fields))
@@ -77,7 +77,7 @@ class HostedSuite(ProviderSuite):
         try:
             return (await built.make(row, [one], 1))[0]
         finally:
-            await built.close()  # type: ignore[attr-defined]
+            await built.close()
 
     # ---- what goes wrong ------------------------------------------------------------------------
 

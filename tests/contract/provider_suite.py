@@ -7,9 +7,11 @@ import io
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from PIL import Image
 
-from giclee.gpu_worker.provider import Ask, Call, Made, NotMade, Provider, Shape
+from giclee.gpu_worker import providers
+from giclee.gpu_worker.provider import Ask, Call, Closed, Made, NotMade, Provider, Shape
 from giclee.schemas.models import Model
 
 PROMPTS = (
@@ -51,7 +53,7 @@ def not_made(answer: object) -> NotMade:
 
 
 class ProviderSuite:
-    """Subclasses give the fixtures `provider` and `row`, a row of models that it makes."""
+    """Subclasses give the fixtures `provider`, which one test closes, and `row`, a row of models that it makes."""
 
     async def test_answers_come_in_the_order_of_the_asks(self, provider: Provider, row: Model) -> None:
         """Each is the picture that its ask gets alone, in a batch of the same padded size."""
@@ -98,3 +100,13 @@ class ProviderSuite:
         leaving.cancel()
         await asyncio.wait([leaving])
         made((await provider.make(row, [ask(row, seed=12)], 1))[0])
+
+    async def test_after_its_end_a_provider_says_so(self, provider: Provider, row: Model) -> None:
+        """It is closed with the worker's block, once more is fine, and whoever asks then is told that it is closed."""
+        async with providers.closing({"it": provider}):
+            made((await provider.make(row, [ask(row, seed=13)], 1))[0])
+        await provider.close()
+        with pytest.raises(Closed, match=r"closed|ended"):
+            await provider.make(row, [ask(row, seed=14)], 1)
+        with pytest.raises(Closed, match=r"closed|ended"):
+            await provider.describe(row)

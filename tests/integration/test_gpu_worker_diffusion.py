@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from giclee.schemas.models import Model
 from tests.contract.provider_suite import ProviderSuite
 from tests.kit import tiny_models
 from tests.kit.candidates import model
+from tests.kit.wait import until
 
 pytestmark = pytest.mark.gpu
 
@@ -265,3 +267,11 @@ class TestDiffusion(ProviderSuite):
         from giclee.gpu_worker.providers.diffusion import Diffusion
 
         return Diffusion("cpu")
+
+    async def test_its_thread_ends_with_it(self, provider: Any, row: Model) -> None:
+        """A process that was told to stop is not kept by a thread that nobody asks any more."""
+        before = set(threading.enumerate())
+        await provider.describe(row)
+        (thread,) = (one for one in threading.enumerate() if one not in before and one.name.startswith("device"))
+        await provider.close()
+        await until(lambda: not thread.is_alive())

@@ -132,6 +132,8 @@ class Painter:
     async def describe(self, model: Model) -> Description:
         return Description(weights_sha256=None, where="painted", resident=True)
 
+    async def close(self) -> None: ...
+
     def _answer(self, model: Model, ask: Ask) -> Answer:
         fate = self._fate
         if fate.draw("fails", model.name, ask.seed) < fate.fail_share:

@@ -93,6 +93,8 @@ class Paid:
     async def describe(self, model: Model) -> Description:
         return Description(weights_sha256=None, where="a shop", resident=False)
 
+    async def close(self) -> None: ...
+
     async def _one(self, model: Model, ask: Ask) -> Answer:
         call, again = ask.call, False
         assert call is not None, "whoever bills must be asked by a call that the ledger knows"

@@ -43,7 +43,8 @@ async def main(chosen: GpuWorkerSettings) -> None:
     first = WarmUp(list(rows.values()), made, resident_max=chosen.resident_max)
     await first.load()
     transport = kafka.KafkaTransport(chosen.kafka, client_id=f"giclee-gpu-worker-{chosen.pool}")
-    async with database.connect(chosen.database, SCHEMA) as pool, blobs.connect(chosen.blobs) as store:
+    connected = database.connect(chosen.database, SCHEMA)
+    async with providers.closing(made), connected as pool, blobs.connect(chosen.blobs) as store:
         port = chosen.process.health_port  # bound before anything is claimed, and let go of last
         bills = {name: one.capabilities for name, one in hosted.items()}
         ledger = Ledger(pool, bills, caps, difference_max=chosen.price_difference_max)

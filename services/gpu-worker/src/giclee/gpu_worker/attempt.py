@@ -103,6 +103,7 @@ class Attempt:
     ask: Ask
     left_by: float
     earlier: str | None
+    album: Album = field(default_factory=Album)
     job: str | None = None
     owed: bool = False
     again: bool = False
@@ -139,10 +140,10 @@ class Attempt:
         """Tell that a field was used in another way than it was asked."""
         self.adjustments.append(Adjustment(field=name, asked=asked, used=used, reason=reason))
 
-    async def received(self, album: Album, body: bytes) -> Picture:
+    async def received(self, body: bytes) -> Picture:
         """The picture that came for this ask. Errors: Failed where it is none."""
         try:
-            return await album.added(body, self.ask.prompt)
+            return await self.album.added(body, self.ask.prompt)
         except Unusable as error:
             raise Failed("unusable", str(error)) from error
 
@@ -198,12 +199,13 @@ GiveUp: TypeAlias = Callable[[Attempt], Awaitable[bool]]
 
 
 class Attempts:
-    """All attempts of one provider. `secrets` are never told; by default that is its key."""
+    """All attempts of one provider, and the pictures that came of them. Its key is never told, nor a part of it."""
 
-    def __init__(self, access: Access, *, secrets: Sequence[str] | None = None) -> None:
+    def __init__(self, access: Access) -> None:
+        self._album = Album(access.stock, bytes_max=access.image_max_bytes)
         self._deadline_s = access.deadline_s
         self._give_up_s = min(GIVE_UP_MAX_S, access.deadline_s / 4)
-        self._secrets = tuple(secrets) if secrets is not None else (access.key,) if access.key else ()
+        self._secrets = _secrets_of(access.key)
         for secret in self._secrets:
             hidden(secret)
         # jobs whose note failed: the next try in this process finds them, though the database does not know them
@@ -245,7 +247,16 @@ class Attempts:
         earlier = (call.job or self._unnoted.get(call.key)) if call is not None else None
         left_by = time.monotonic() + self._deadline_s - self._give_up_s
         # what an earlier job cost is owed until it is known to be nothing
-        return Attempt(model, ask, left_by, earlier, job=earlier, owed=earlier is not None, unnoted=self._unnoted)
+        return Attempt(
+            model,
+            ask,
+            left_by,
+            earlier,
+            self._album,
+            job=earlier,
+            owed=earlier is not None,
+            unnoted=self._unnoted,
+        )
 
     async def _given_up(self, attempt: Attempt, give_up: GiveUp | None) -> bool:
         """Whether something may be owed for an attempt whose time is over."""
@@ -261,3 +272,8 @@ class Attempts:
         for secret in self._secrets:
             message = message.replace(secret, HIDDEN)
         return redact(message)
+
+
+def _secrets_of(key: str | None) -> tuple[str, ...]:
+    """A key, and its parts where it is ID:SECRET; the whole first, as that is looked for first."""
+    return tuple(dict.fromkeys(part for part in (key, *key.split(":")) if part)) if key else ()

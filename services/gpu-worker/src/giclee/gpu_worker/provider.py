@@ -160,6 +160,17 @@ class Provider(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Let go of connections and threads; whoever asks afterwards gets Closed. Twice is fine.
+
+        It does not wait: who still has an answer to come gets an error or is cancelled.
+        """
+        ...
+
+
+class Closed(RuntimeError):
+    """A provider was asked after it was closed: a bug of whoever asked."""
+
 
 class ModelUnusable(Exception):
     """A model cannot be used; the message says which file and why."""

@@ -6,12 +6,14 @@ passes the suites of tests/contract against its part of the lab (CONTRIBUTING.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
 from giclee.gpu_worker.attempt import Access
+from giclee.gpu_worker.hosted import Hosted
 from giclee.gpu_worker.provider import Provider
 from giclee.gpu_worker.received import IMAGE_MAX_BYTES
 
@@ -64,31 +66,36 @@ def _stub(kit: Kit) -> Provider:
 def _fal(kit: Kit) -> Provider:
     from giclee.gpu_worker.providers.fal import Fal  # noqa: PLC0415 - a worker loads what its rows name
 
-    return Fal(kit.access("fal"))
+    access = kit.access("fal")
+    return Hosted(Fal(access), access)
 
 
 def _replicate(kit: Kit) -> Provider:
     from giclee.gpu_worker.providers.replicate import Replicate  # noqa: PLC0415 - as above
 
-    return Replicate(kit.access("replicate"))
+    access = kit.access("replicate")
+    return Hosted(Replicate(access), access)
 
 
 def _openai(kit: Kit) -> Provider:
     from giclee.gpu_worker.providers.openai_images import OpenaiImages  # noqa: PLC0415 - as above
 
-    return OpenaiImages(kit.access("openai"))
+    access = kit.access("openai")
+    return Hosted(OpenaiImages(access), access)
 
 
 def _bedrock(kit: Kit) -> Provider:
     from giclee.gpu_worker.providers.bedrock import Bedrock  # noqa: PLC0415 - its library is heavy
 
-    return Bedrock(kit.access("bedrock"))
+    access = kit.access("bedrock")
+    return Hosted(Bedrock(access), access)
 
 
 def _comfyui(kit: Kit) -> Provider:
     from giclee.gpu_worker.providers.comfyui import Comfyui  # noqa: PLC0415 - as above
 
-    return Comfyui(kit.access("comfyui"))
+    access = kit.access("comfyui")
+    return Hosted(Comfyui(access), access)
 
 
 HOSTED = frozenset({"fal", "replicate", "openai", "bedrock", "comfyui"})
@@ -103,3 +110,12 @@ TABLE: dict[str, Callable[[Kit], Provider]] = {
     "bedrock": _bedrock,
     "comfyui": _comfyui,
 }
+
+
+@asynccontextmanager
+async def closing(made: Mapping[str, Provider]) -> AsyncIterator[None]:
+    """Close them with the block, each of them whatever becomes of the others."""
+    async with AsyncExitStack() as stack:
+        for one in made.values():
+            stack.push_async_callback(one.close)
+        yield

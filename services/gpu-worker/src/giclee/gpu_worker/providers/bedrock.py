@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -24,10 +24,10 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError
 
 from giclee.gpu_worker import template
-from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Attempts, Failed, Ruling, Rulings, ruled
+from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Failed, Ruling, Rulings, ruled
 from giclee.gpu_worker.http import ANSWER_MAX_BYTES, Caller, Reply
-from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made, ModelUnusable
-from giclee.gpu_worker.received import Album, Unusable, from_base64
+from giclee.gpu_worker.provider import Capabilities, Made, ModelUnusable
+from giclee.gpu_worker.received import Unusable, from_base64
 from giclee.schemas.models import Model
 
 BASE_URL = "https://bedrock-runtime.us-east-1.amazonaws.com"
@@ -78,30 +78,23 @@ class Bedrock:
     `amazon.nova-canvas-v1:0/standard`, `stability.stable-image-core-v1:1`. The key is `ACCESS_KEY_ID:SECRET`, else the
     default credential chain; the region is that of the base address."""
 
+    name, needs_key, give_up = "bedrock", False, None
+
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._caller = Caller(BASE_URL, access, headers={})
-        found = _REGION.search(self._caller.base_url)
+        self.caller = Caller(BASE_URL, access, headers={})
+        found = _REGION.search(self.caller.base_url)
         self._region = found[1] if found else "us-east-1"
         self.capabilities = replace(CAPABILITIES, region=self._region)
-        self._attempts = Attempts(access, secrets=access.key.split(":", 1) if access.key else [])
-        self._album = Album(access.stock, bytes_max=access.image_max_bytes)
         self._answer_max_bytes = access.image_max_bytes * 4 // 3 + ANSWER_MAX_BYTES
         self._chain: Any = None
 
-    async def make(self, model: Model, asks: Sequence[Ask], padded: int) -> Sequence[Answer]:
-        return await self._attempts.make(model, asks, self._one)
-
-    async def describe(self, model: Model) -> Description:
+    def where(self, model: Model) -> str:
         if self._access.key is not None and ":" not in self._access.key:
             raise ModelUnusable(f"model {model.name}: the key of bedrock must be ACCESS_KEY_ID:SECRET")
-        name, _ = _named(model)
-        return Description(weights_sha256=None, where=f"bedrock {name} in {self._region}", resident=False)
+        return f"{_named(model)[0]} in {self._region}"
 
-    async def close(self) -> None:
-        await self._caller.close()
-
-    async def _one(self, attempt: Attempt) -> Made:
+    async def one(self, attempt: Attempt) -> Made:
         if attempt.earlier is not None:
             attempt.lost(billed=True)  # there is no job to ask for
         name, body_of = _named(attempt.model)
@@ -109,7 +102,7 @@ class Bedrock:
         body = json.dumps(body_of(attempt)).encode()
         headers = await self._signed(path, body)
         attempt.owed = True
-        reply = await self._caller.ask(
+        reply = await self.caller.ask(
             "POST",
             path,
             body=body,
@@ -120,7 +113,7 @@ class Bedrock:
         )
         if not reply.good:
             raise _failure(reply)
-        picture = await attempt.received(self._album, _image(reply))
+        picture = await attempt.received(_image(reply))
         return attempt.made(picture, how=f"bedrock {name}, seed {attempt.ask.seed}; the provider promises nothing")
 
     async def _signed(self, path: str, body: bytes) -> dict[str, str]:
@@ -131,7 +124,7 @@ class Bedrock:
         except (BotoCoreError, OSError) as error:
             raise Failed("auth", f"no AWS credentials: {type(error).__name__}", billed=False) from error
         sent = {"content-type": "application/json"}
-        request = AWSRequest("POST", f"{self._caller.base_url}/{path}", headers=sent, data=body)
+        request = AWSRequest("POST", f"{self.caller.base_url}/{path}", headers=sent, data=body)
         SigV4Auth(credentials, "bedrock", self._region).add_auth(request)
         return {name.lower(): text for name, text in request.headers.items()}
 

@@ -11,15 +11,13 @@ the same key is made once for as long as the server remembers it.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from giclee.gpu_worker import template
-from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Attempts, Failed, Pace, Ruling, Rulings, ruled
+from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Failed, Pace, Ruling, Rulings, ruled
 from giclee.gpu_worker.http import Caller, Reply
-from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made, ModelUnusable
-from giclee.gpu_worker.received import Album
+from giclee.gpu_worker.provider import Ask, Capabilities, Made, ModelUnusable
 from giclee.gpu_worker.template import Template
 from giclee.schemas.models import Model
 
@@ -43,6 +41,7 @@ class Comfyui:
     """ComfyUI. A row's `location` is a workflow as "Save (API)" writes it, its values replaced by placeholders:
     `"text": "{prompt}"`, `"seed": "{seed}"`, `"width": "{width}"`, … A key, if any, is for a proxy in front of it."""
 
+    name, needs_key = "comfyui", False
     capabilities = Capabilities(
         seed=True,
         negative_prompt=True,
@@ -57,31 +56,23 @@ class Comfyui:
 
     def __init__(self, access: Access) -> None:
         headers = {"authorization": f"Bearer {access.key}"} if access.key else {}
-        self._caller = Caller(BASE_URL, access, headers=headers)
-        self._attempts = Attempts(access)
-        self._album = Album(access.stock, bytes_max=access.image_max_bytes)
+        self.caller = Caller(BASE_URL, access, headers=headers)
 
-    async def make(self, model: Model, asks: Sequence[Ask], padded: int) -> Sequence[Answer]:
-        return await self._attempts.make(model, asks, self._one, give_up=self._give_up)
-
-    async def describe(self, model: Model) -> Description:
+    def where(self, model: Model) -> str:
         _workflow(model)
-        return Description(weights_sha256=None, where=f"comfyui at {self._caller.base_url}", resident=False)
+        return f"at {self.caller.base_url}"
 
-    async def close(self) -> None:
-        await self._caller.close()
-
-    async def _one(self, attempt: Attempt) -> Made:
+    async def one(self, attempt: Attempt) -> Made:
         workflow = _workflow(attempt.model)
         template.tell_dropped(attempt, workflow.takes, f"the workflow of {attempt.model.name}")
         entry = await self._found(attempt)
         if entry is None:
             await self._queued(attempt, workflow)
             entry = await self._done(attempt)
-        body = await self._caller.image(
-            f"{self._caller.base_url}/view?{urlencode(_image(entry))}", left_s=lambda: attempt.left_s
+        body = await self.caller.image(
+            f"{self.caller.base_url}/view?{urlencode(_image(entry))}", left_s=lambda: attempt.left_s
         )
-        picture = await attempt.received(self._album, body)
+        picture = await attempt.received(body)
         return attempt.made(picture, how=f"comfyui, {attempt.model.location}, seed {attempt.ask.seed}; not promised")
 
     async def _found(self, attempt: Attempt) -> dict[str, Any] | None:
@@ -107,7 +98,7 @@ class Comfyui:
         mine = str(uuid.uuid4()) if call is None or attempt.again else _id_of(call.key)
         await attempt.note(mine)
         body = {"prompt": workflow.filled(attempt.ask, negative_prompt=_negative(attempt.ask)), "prompt_id": mine}
-        reply = await self._caller.ask("POST", "prompt", body=body, paying=True)
+        reply = await self.caller.ask("POST", "prompt", body=body, paying=True)
         if not reply.good:
             raise _refusal(reply)
         theirs = reply.text("prompt_id")
@@ -141,7 +132,7 @@ class Comfyui:
         """The history's entry of a run; empty while it waits or runs; None: nobody knows it. Errors: Failed."""
         # history, queue, history: a run that ends between the first two is in neither
         for path in (f"history/{job}", "queue", f"history/{job}"):
-            reply = await self._caller.ask("GET", path, answer_max_bytes=QUEUE_MAX_BYTES)
+            reply = await self.caller.ask("GET", path, answer_max_bytes=QUEUE_MAX_BYTES)
             if not reply.good:
                 failure = _refusal(reply)
                 raise Failed(failure.outcome, str(failure))  # the question failed; that says nothing of the run
@@ -154,10 +145,10 @@ class Comfyui:
                 return {}
         return None
 
-    async def _give_up(self, attempt: Attempt) -> bool:
+    async def give_up(self, attempt: Attempt) -> bool:
         # out of the queue if it still waits there. A run that began goes on: /interrupt of older servers ends whatever
         # runs, and that may be somebody else's
-        await self._caller.ask("POST", "queue", body={"delete": [attempt.job]})
+        await self.caller.ask("POST", "queue", body={"delete": [attempt.job]})
         return await self._asked(attempt.job or "") is not None
 
 

@@ -26,7 +26,17 @@ from safetensors import SafetensorError
 
 from giclee.gpu_worker import device as devices
 from giclee.gpu_worker import picture, shelf
-from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, DeviceLost, Made, ModelUnusable, NotMade
+from giclee.gpu_worker.provider import (
+    Answer,
+    Ask,
+    Capabilities,
+    Closed,
+    Description,
+    DeviceLost,
+    Made,
+    ModelUnusable,
+    NotMade,
+)
 from giclee.schemas.models import Model
 from giclee.schemas.parts import Adjustment
 
@@ -75,14 +85,26 @@ class Diffusion:
         self._load = load or load_pipeline
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, "device", initializer=devices.prepare, initargs=(threads,))
+        self._closed = False
 
     async def make(self, model: Model, asks: Sequence[Ask], padded: int) -> Sequence[Answer]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._make, model, asks, padded)
+        return await self._in_thread(self._make, model, asks, padded)
 
     async def describe(self, model: Model) -> Description:
-        loaded = await asyncio.get_running_loop().run_in_executor(self._thread, self._resident, model)
+        loaded = await self._in_thread(self._resident, model)
         where = f"{self.device.describe()}: {self.device.reason}"
         return Description(weights_sha256=loaded.weights_sha256, where=where, resident=True)
+
+    async def close(self) -> None:
+        """The thread ends with the batch that it computes; a device that hangs must not keep a process from ending."""
+        self._closed = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, work: Callable[..., Any], *values: object) -> Any:
+        """Errors: Closed; those of the work."""
+        if self._closed:
+            raise Closed("the device's thread has ended")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
 
     # ---- in the device's thread -----------------------------------------------------------------
 

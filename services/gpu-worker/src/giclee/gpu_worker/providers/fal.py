@@ -10,14 +10,13 @@ fal documents no idempotency key, and says in no answer what a call cost.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from giclee.gpu_worker import template
-from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Attempts, Failed, Pace, Ruling, Rulings, ruled
+from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Failed, Pace, Ruling, Rulings, ruled
 from giclee.gpu_worker.http import Caller, Reply
-from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made, ModelUnusable
-from giclee.gpu_worker.received import Album
+from giclee.gpu_worker.provider import Capabilities, Made, ModelUnusable
 from giclee.gpu_worker.template import Template
 from giclee.schemas.models import Model
 
@@ -60,6 +59,7 @@ RULINGS: Rulings = {
 class Fal:
     """fal.ai. A row's `location` is an endpoint (`fal-ai/flux/dev`), or a JSON file `{"endpoint": …, "input": {…}}`."""
 
+    name, needs_key = "fal", True
     capabilities = Capabilities(
         seed=True,
         negative_prompt=True,
@@ -72,31 +72,17 @@ class Fal:
     )
 
     def __init__(self, access: Access) -> None:
-        self._has_key = access.key is not None
-        self._caller = Caller(BASE_URL, access, headers={"authorization": f"Key {access.key}"})
-        self._attempts = Attempts(access)
-        self._album = Album(access.stock, bytes_max=access.image_max_bytes)
+        self.caller = Caller(BASE_URL, access, headers={"authorization": f"Key {access.key}"})
 
-    async def make(self, model: Model, asks: Sequence[Ask], padded: int) -> Sequence[Answer]:
-        return await self._attempts.make(model, asks, self._one, give_up=self._give_up)
+    def where(self, model: Model) -> str:
+        return _sheet(model)[0]
 
-    async def describe(self, model: Model) -> Description:
-        if not self._has_key:
-            raise ModelUnusable(f"model {model.name}: provider fal has no key; set FAL_API_KEY")
-        endpoint, _ = _sheet(model)
-        return Description(weights_sha256=None, where=f"fal {endpoint}", resident=False)
-
-    async def close(self) -> None:
-        await self._caller.close()
-
-    async def _one(self, attempt: Attempt) -> Made:
-        if not self._has_key:
-            raise Failed("auth", "there is no key for fal", billed=False)
+    async def one(self, attempt: Attempt) -> Made:
         endpoint, sent = _sheet(attempt.model)
         template.tell_dropped(attempt, sent.takes, endpoint)
         result = None
         if attempt.earlier is not None:
-            result = await self._found(attempt, _urls_of(self._caller.base_url, endpoint, attempt.earlier))
+            result = await self._found(attempt, _urls_of(self.caller.base_url, endpoint, attempt.earlier))
         if result is None:
             urls = await self._submitted(attempt, endpoint, sent)
             result = await self._result(attempt, urls)
@@ -109,7 +95,7 @@ class Fal:
             "x-fal-object-lifecycle-preference": json.dumps({"expiration_duration_seconds": KEPT_S}),
         }
         attempt.owed = True
-        reply = await self._caller.ask("POST", endpoint, body=sent.filled(attempt.ask), headers=headers, paying=True)
+        reply = await self.caller.ask("POST", endpoint, body=sent.filled(attempt.ask), headers=headers, paying=True)
         if not reply.good:
             raise _failure(reply)
         job = reply.text("request_id")
@@ -117,7 +103,7 @@ class Fal:
             raise Failed("transient", f"no request_id in the answer: {reply.said}")
         await attempt.note(job)
         # "Do not build these URLs yourself": an id alone is what an earlier try left, here they are told
-        known = _urls_of(self._caller.base_url, endpoint, job)
+        known = _urls_of(self.caller.base_url, endpoint, job)
         return {name: reply.text(name) or url for name, url in known.items()}
 
     async def _found(self, attempt: Attempt, urls: Mapping[str, str]) -> Reply | None:
@@ -148,7 +134,7 @@ class Fal:
         """An answer about a request that is paid for: a good one, or one after which it is worth asking again. None: no
         answer. Errors: Failed."""
         try:
-            reply = await self._caller.ask("GET", url)
+            reply = await self.caller.ask("GET", url)
         except Failed as error:
             if error.passing:
                 return None
@@ -172,14 +158,14 @@ class Fal:
         url = result.text("images", 0, "url")
         if url is None:
             raise Failed("unusable", f"a result without an image: {result.said}")
-        body = await self._caller.image(url, left_s=lambda: attempt.left_s)
-        picture = await attempt.received(self._album, body)
+        body = await self.caller.image(url, left_s=lambda: attempt.left_s)
+        picture = await attempt.received(body)
         return attempt.made(picture, how=f"fal {endpoint}, seed {attempt.ask.seed}; the provider promises nothing")
 
-    async def _give_up(self, attempt: Attempt) -> bool:
+    async def give_up(self, attempt: Attempt) -> bool:
         endpoint, _ = _sheet(attempt.model)
-        urls = _urls_of(self._caller.base_url, endpoint, attempt.job or "")
-        reply = await self._caller.ask("PUT", urls["cancel_url"])
+        urls = _urls_of(self.caller.base_url, endpoint, attempt.job or "")
+        reply = await self.caller.ask("PUT", urls["cancel_url"])
         # 200 OK: removed from the queue. 202: a runner was told, and may finish all the same
         return not (reply.status == 200 and reply.text("status") == "OK")
 

@@ -11,14 +11,14 @@ prompt, no steps; older models make three sizes only.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
 
 from giclee.gpu_worker import template
-from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Attempts, Failed, Ruling, Rulings, ruled
+from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Failed, Ruling, Rulings, ruled
 from giclee.gpu_worker.http import ANSWER_MAX_BYTES, Caller, Reply
-from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made, ModelUnusable
-from giclee.gpu_worker.received import Album, Unusable, from_base64
+from giclee.gpu_worker.provider import Capabilities, Made, ModelUnusable
+from giclee.gpu_worker.received import Unusable, from_base64
 from giclee.schemas.models import Model
 from giclee.schemas.parts import USD_PLACES
 
@@ -62,6 +62,7 @@ RULINGS: Rulings = {
 class OpenaiImages:
     """OpenAI. A row's `location` is a model and a quality: `gpt-image-2-2026-04-21/medium`."""
 
+    name, needs_key, give_up = "openai", True, None
     capabilities = Capabilities(
         seed=False,
         negative_prompt=False,
@@ -73,27 +74,13 @@ class OpenaiImages:
     )
 
     def __init__(self, access: Access) -> None:
-        self._has_key = access.key is not None
-        self._caller = Caller(BASE_URL, access, headers={"authorization": f"Bearer {access.key}"})
-        self._attempts = Attempts(access)
-        self._album = Album(access.stock, bytes_max=access.image_max_bytes)
+        self.caller = Caller(BASE_URL, access, headers={"authorization": f"Bearer {access.key}"})
         self._answer_max_bytes = access.image_max_bytes * 4 // 3 + ANSWER_MAX_BYTES
 
-    async def make(self, model: Model, asks: Sequence[Ask], padded: int) -> Sequence[Answer]:
-        return await self._attempts.make(model, asks, self._one)
+    def where(self, model: Model) -> str:
+        return ", ".join(_named(model))
 
-    async def describe(self, model: Model) -> Description:
-        if not self._has_key:
-            raise ModelUnusable(f"model {model.name}: provider openai has no key; set OPENAI_API_KEY")
-        name, quality = _named(model)
-        return Description(weights_sha256=None, where=f"openai {name}, {quality}", resident=False)
-
-    async def close(self) -> None:
-        await self._caller.close()
-
-    async def _one(self, attempt: Attempt) -> Made:
-        if not self._has_key:
-            raise Failed("auth", "there is no key for openai", billed=False)
+    async def one(self, attempt: Attempt) -> Made:
         if attempt.earlier is not None:
             attempt.lost(billed=True)  # there is no job to ask for
         name, quality = _named(attempt.model)
@@ -108,7 +95,7 @@ class OpenaiImages:
             "output_format": "png",
         }
         attempt.owed = True
-        reply = await self._caller.ask(
+        reply = await self.caller.ask(
             "POST",
             "images/generations",
             body=body,
@@ -118,7 +105,7 @@ class OpenaiImages:
         )
         if not reply.good:
             raise _failure(reply)
-        picture = await attempt.received(self._album, _image(reply))
+        picture = await attempt.received(_image(reply))
         return attempt.made(picture, how=f"openai {name}; takes no seed", cost_usd=_cost(name, reply))
 
 

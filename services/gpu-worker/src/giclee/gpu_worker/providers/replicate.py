@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Any
 
 from giclee.gpu_worker import template
-from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Attempts, Failed, Pace, Ruling, Rulings, ruled
+from giclee.gpu_worker.attempt import BY_STATUS, Access, Attempt, Failed, Pace, Ruling, Rulings, ruled
 from giclee.gpu_worker.http import Caller, Reply
-from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made, ModelUnusable
-from giclee.gpu_worker.received import Album
+from giclee.gpu_worker.provider import Capabilities, Made, ModelUnusable
 from giclee.gpu_worker.template import Template
 from giclee.schemas.models import Model
 from giclee.schemas.parts import USD_PLACES
@@ -68,6 +66,7 @@ class Replicate:
     """Replicate. A row's `revision` is the version's 64 hex digits, and its `location` the model's name, or a JSON file
     `{"input": {…}, "usd_per_second": "0.000725"}`: models differ in what they take."""
 
+    name, needs_key = "replicate", True
     capabilities = Capabilities(
         seed=True,
         negative_prompt=True,
@@ -81,26 +80,13 @@ class Replicate:
     )
 
     def __init__(self, access: Access) -> None:
-        self._has_key = access.key is not None
-        self._caller = Caller(BASE_URL, access, headers={"authorization": f"Bearer {access.key}"})
-        self._attempts = Attempts(access)
-        self._album = Album(access.stock, bytes_max=access.image_max_bytes)
+        self.caller = Caller(BASE_URL, access, headers={"authorization": f"Bearer {access.key}"})
 
-    async def make(self, model: Model, asks: Sequence[Ask], padded: int) -> Sequence[Answer]:
-        return await self._attempts.make(model, asks, self._one, give_up=self._give_up)
-
-    async def describe(self, model: Model) -> Description:
-        if not self._has_key:
-            raise ModelUnusable(f"model {model.name}: provider replicate has no key; set REPLICATE_API_KEY")
+    def where(self, model: Model) -> str:
         _sheet(model)
-        return Description(weights_sha256=None, where=f"replicate {model.revision}", resident=False)
+        return model.revision
 
-    async def close(self) -> None:
-        await self._caller.close()
-
-    async def _one(self, attempt: Attempt) -> Made:
-        if not self._has_key:
-            raise Failed("auth", "there is no key for replicate", billed=False)
+    async def one(self, attempt: Attempt) -> Made:
         model, sheet = attempt.model, _sheet(attempt.model)
         template.tell_dropped(attempt, sheet.sent.takes, model.name)
         done = await self._found(attempt) if attempt.earlier is not None else None
@@ -110,8 +96,8 @@ class Replicate:
         url = _output(done)
         if url is None:
             raise Failed("unusable", f"a prediction without an image: {done.said}")
-        body = await self._caller.image(url, left_s=lambda: attempt.left_s)
-        picture = await attempt.received(self._album, body)
+        body = await self.caller.image(url, left_s=lambda: attempt.left_s)
+        picture = await attempt.received(body)
         how = f"replicate {model.revision[:12]}, seed {attempt.ask.seed}; the provider promises nothing"
         return attempt.made(picture, how=how, cost_usd=_cost(done, sheet.usd_per_second))
 
@@ -120,7 +106,7 @@ class Replicate:
         # a prediction that nobody waits for ends by itself, even where this process dies
         headers = {"cancel-after": f"{max(CANCEL_AFTER_MIN_S, math.ceil(attempt.left_s))}s"}
         attempt.owed = True
-        reply = await self._caller.ask("POST", "predictions", body=body, headers=headers, paying=True)
+        reply = await self.caller.ask("POST", "predictions", body=body, headers=headers, paying=True)
         if not reply.good:
             raise _refusal(reply)
         job = reply.text("id")
@@ -160,7 +146,7 @@ class Replicate:
     async def _polled(self, job: str) -> Reply | None:
         """What Replicate says of a prediction; not good, or None: asking again may help. Errors: Failed."""
         try:
-            reply = await self._caller.ask("GET", f"predictions/{job}")
+            reply = await self.caller.ask("GET", f"predictions/{job}")
         except Failed as error:
             if error.passing:
                 return None
@@ -172,8 +158,8 @@ class Replicate:
         failure = _refusal(reply)
         raise Failed(failure.outcome, str(failure))  # we may not ask; that says nothing of what the job cost
 
-    async def _give_up(self, attempt: Attempt) -> bool:
-        reply = await self._caller.ask("POST", f"predictions/{attempt.job}/cancel")
+    async def give_up(self, attempt: Attempt) -> bool:
+        reply = await self.caller.ask("POST", f"predictions/{attempt.job}/cancel")
         return reply.text("status") != "aborted"
 
 

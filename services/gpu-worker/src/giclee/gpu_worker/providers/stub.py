@@ -13,7 +13,7 @@ import numpy as np
 
 from giclee.gpu_worker import picture
 from giclee.gpu_worker.picture import Pixels
-from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Description, Made
+from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Closed, Description, Made
 from giclee.models import world
 from giclee.schemas.models import Model
 from giclee.schemas.parts import Adjustment
@@ -49,15 +49,26 @@ class Stub:
         self.instead, self.before, self.mistakes = instead, before, mistakes
         self.batches: list[tuple[str, int, int]] = []
         """(model, asks, padded) of every batch, for tests of batching."""
+        self._closed = False
 
     async def make(self, model: Model, asks: Sequence[Ask], padded: int) -> Sequence[Answer]:
+        self._check_open()
         self.batches.append((model.name, len(asks), padded))
         if self.before is not None:
             await self.before(asks)
         return await asyncio.to_thread(lambda: [self._answer(model, ask) for ask in asks])
 
     async def describe(self, model: Model) -> Description:
+        self._check_open()
         return Description(weights_sha256=None, where="painted, not generated", resident=True)
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def _check_open(self) -> None:
+        """Errors: Closed."""
+        if self._closed:
+            raise Closed("the stub is closed")
 
     def _answer(self, model: Model, ask: Ask) -> Answer:
         found = self.instead(model, ask) if self.instead is not None else None
