@@ -1,4 +1,4 @@
-"""A service for tests of the command line: canned answers by method and path, and what was asked of it."""
+"""A service that gives canned answers by method and path, and tells what was asked of it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass
 class Asked:
-    """One call: its query and its body as they came, and who made it."""
+    """One call: its query, headers (names in lower case) and body as they came, and who made it."""
 
     method: str
     path: str
     query: dict[str, str]
     body: Any
     actor: str | None
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class OpsStub:
-    """`answers` maps "METHOD path" to answers given in turn, the last one for ever: a body, or (status, body)."""
+    """`answers` maps "METHOD path" to answers given in turn, the last one for ever: a body, (status, body), or (status,
+    body, headers)."""
 
     answers: dict[str, list[Any]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
@@ -35,13 +37,14 @@ class OpsStub:
         """What was posted to a path."""
         return [one.body for one in self.asked if one.path == path and one.method == "POST"]
 
-    def answer(self, asked: Asked) -> tuple[int, Any]:
+    def answer(self, asked: Asked) -> tuple[int, Any, dict[str, str]]:
         self.asked.append(asked)
         script = self.answers.get(f"{asked.method} {asked.path}")
         if script is None:
-            return 404, {"title": f"nobody said what {asked.method} {asked.path} answers"}
+            return 404, {"title": f"nobody said what {asked.method} {asked.path} answers"}, {}
         found = script.pop(0) if len(script) > 1 else script[0]
-        return found if isinstance(found, tuple) else (200, found)
+        status, body, *headers = found if isinstance(found, tuple) else (200, found)
+        return status, body, headers[0] if headers else {}
 
 
 @contextmanager
@@ -55,10 +58,13 @@ def running() -> Iterator[OpsStub]:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             body = json.loads(raw) if raw else None
             actor = self.headers.get("X-Giclee-Actor")
-            status, found = stub.answer(Asked(self.command, split.path, dict(parse_qsl(split.query)), body, actor))
+            named = {name.lower(): text for name, text in self.headers.items()}
+            query = dict(parse_qsl(split.query))
+            status, found, more = stub.answer(Asked(self.command, split.path, query, body, actor, named))
             sent = found if isinstance(found, bytes) else json.dumps(found).encode()
             self.send_response(status)
-            self.send_header("Content-Length", str(len(sent)))
+            for name, text in {"Content-Length": str(len(sent)), **more}.items():
+                self.send_header(name, text)
             self.end_headers()
             self.wfile.write(sent)
 

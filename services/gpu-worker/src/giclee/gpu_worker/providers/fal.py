@@ -42,6 +42,7 @@ RULINGS: Rulings = {
     # by `type` of a model's error, `error_type` of a request's error (no server error is ever charged, the FAQ says)
     "content_policy_violation": Ruling("refused-content"),
     "no_media_generated": Ruling("unusable"),
+    "downstream_service_error": Ruling("transient"),  # comes as a 400, and is no fault of the request
     "generation_timeout": Ruling("timeout", billed=False),
     "request_timeout": Ruling("timeout", billed=False),
     "startup_timeout": Ruling("transient", billed=False),
