@@ -243,7 +243,7 @@ async def test_a_call_that_came_to_nothing_costs_nothing_and_the_chain_goes_on(
     assert isinstance(following, ImageRouted) and following.spent_usd == 0
     (row,) = await rows_of(pool, event)
     assert (row["outcome"], row["actual_usd"], row["counted_usd"]) == ("transient", 0, 0)
-    assert (await Inquiries(processes().claims).calls({}))["differences"] == []
+    assert (await Inquiries(processes().claims).calls({"state": "differs"}))["calls"] == []
 
 
 # ---- deaths -------------------------------------------------------------------------------------
@@ -598,16 +598,48 @@ async def test_a_price_that_changed_is_counted_and_listed(processes: Any, pool: 
     await one.deliver(event := candidate(at=2))
     assert telemetry.value("giclee_price_differences_total", **labels) == before + 1
     assert telemetry.value("giclee_price_difference_ratio", **labels) == pytest.approx(0.25)
-    told = await Inquiries(one.claims).calls({"days": 1})
-    (listed,) = told["differences"]
+    told = await Inquiries(one.claims).calls({"state": "differs"})
+    (listed,) = told["calls"]
     assert (listed["candidate_id"], listed["expected_usd"], listed["actual_usd"]) == (
         str(event.candidate_id), "0.04", "0.05",
     )  # fmt: skip
     assert listed["jobs"] == ["job-1"]
     (spent,) = told["spent"]
     assert (spent["calls"], spent["actual_usd"], spent["counted_usd"]) == (2, "0.092", "0.092")
-    with pytest.raises(ValueError, match="days"):
-        await Inquiries(one.claims).calls({"days": 0})
+
+
+async def test_calls_are_found_by_what_people_know_of_them(processes: Any, pool: databases.Pool, shop: Shop) -> None:
+    """A time, a provider, a request, a candidate, how they stand; the sums are of the time and the provider alone."""
+    one = processes()
+    await one.deliver(first := candidate(at=1))
+    await one.deliver(second := candidate(at=2))
+    await left_behind(processes(), third := candidate(at=3), shop)
+    asked = Inquiries(one.claims).calls
+
+    async def found(**body: Any) -> list[str]:
+        return [row["candidate_id"] for row in (await asked(body))["calls"]]
+
+    newest = [str(event.candidate_id) for event in (third, second, first)]
+    assert await found() == await found(provider=NAME) == newest
+    assert await found(limit=1) == await found(state="open") == newest[:1]
+    assert await found(candidate_id=newest[1]) == newest[1:2]
+    assert await found(request_id=str(first.request_id)) == [
+        one for one, event in zip(newest, (third, second, first), strict=True) if event.request_id == first.request_id
+    ]
+    assert (
+        await found(provider="nobody") == await found(since="2100-01-01T00:00:00Z") == await found(state="lost") == []
+    )
+    assert sum(row["calls"] for row in (await asked({"state": "lost"}))["spent"]) == 3
+    assert (await asked({"provider": "nobody"}))["spent"] == []
+    for wrong in (
+        {"limit": 0},
+        {"state": "unheard"},
+        {"since": "yesterday"},
+        {"since": "2026-11-22T00:00"},
+        {"request_id": "x"},
+    ):
+        with pytest.raises(ValueError):
+            await asked(wrong)
 
 
 async def test_old_calls_are_forgotten_and_open_ones_kept(processes: Any, pool: databases.Pool, shop: Shop) -> None:

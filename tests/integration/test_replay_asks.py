@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from giclee.bus import database as bus_database
 from giclee.bus.blobs import MemoryBlobs
@@ -14,7 +16,9 @@ from giclee.bus.settings import DatabaseSettings, ProcessSettings
 from giclee.publisher.inquiries import Inquiries
 from giclee.publisher.standing import Pace
 from giclee.publisher.store import Store
+from giclee.replay import calls_api
 from giclee.replay.ask import Neighbours
+from tests.kit.ops import client
 from tests.kit.service_process import free_port
 
 pytestmark = pytest.mark.real
@@ -58,3 +62,30 @@ async def test_a_neighbour_that_is_away_makes_answers_unknown() -> None:
     assert await neighbours.blobs(["key"]) == {}
     assert await neighbours.claims("local", [(str(uuid.uuid4()), 0)]) == {}
     assert await neighbours.claims("other", [(str(uuid.uuid4()), 0)]) == {}
+
+
+async def test_the_ledger_is_asked_of_whichever_worker_answers() -> None:
+    """One that is away is passed over; where none answers the operator is told so, and a question that makes no sense
+    is refused before anybody is asked."""
+    port, asked = free_port(), []
+
+    async def calls(body: dict[str, Any]) -> dict[str, Any]:
+        asked.append(body)
+        return {"calls": [{"jobs": ["job-1"]}], "spent": []}
+
+    away = {"local": f"http://127.0.0.1:{free_port()}"}
+    app, deaf = FastAPI(), FastAPI()
+    calls_api.routes(app, Neighbours(None, {**away, "hosted": f"http://127.0.0.1:{port}"}))
+    calls_api.routes(deaf, Neighbours(None, away))
+    internal: Any = {"/internal/calls": calls}
+    async with serving(ProcessSettings(health_port=port), checks={}, alive={}, internal=internal), client(app) as http:
+        query = {"provider": "fal", "state": "lost", "since": "2026-11-22T08:00:00Z", "limit": "5"}
+        answer = await http.get("/v1/calls", params=query)
+        assert (answer.status_code, answer.json()["items"]) == (200, [{"jobs": ["job-1"]}])
+        for wrong in ({"state": "unheard"}, {"limit": "0"}, {"since": "2026-11-22T08:00:00"}, {"request": "x"}):
+            assert (await http.get("/v1/calls", params=wrong)).status_code == 422
+    (body,) = asked
+    assert (body["provider"], body["state"], body["limit"]) == ("fal", "lost", 5)
+    assert datetime.fromisoformat(body["since"]) == datetime(2026, 11, 22, 8, tzinfo=UTC)
+    async with client(deaf) as http:
+        assert (await http.get("/v1/calls")).status_code == 503

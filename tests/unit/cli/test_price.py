@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -141,3 +142,58 @@ def test_providers_say_how_they_do_and_are_let_go(ops: OpsStub) -> None:
     # a quarter fell back from it, a tenth to it; 0.03 an image, three in four of which pass
     assert row[6:15] == ["25%", "10%", "2.0", "5.0", "1.5", "75%", "of", "40", "0.0400"]
     assert (ops.asked[-1].body["mode"], ops.asked[-1].body["reason"]) == ("clear", "a new key")
+
+
+CALL: dict[str, Any] = {
+    "candidate_id": "5f0c1d7e-0d52-4a3b-9a51-0b6b0f3f8a11", "hop": 0, "fence": 1, "tenant": "acme",
+    "request_id": "7f0c1d7e-0d52-4a3b-9a51-0b6b0f3f8a11", "provider": "fal", "model": "flux", "jobs": ["job-1"],
+    "expected_usd": "0.025", "actual_usd": None, "counted_usd": "0.025", "outcome": None, "again": False,
+    "began_at": "2026-11-22T08:00:00+00:00",
+}  # fmt: skip
+DAY: dict[str, Any] = {
+    "provider": "fal",
+    "calls": 2,
+    "again": 0,
+    "open": 1,
+    "untold": 1,
+    "expected_usd": "0.05",
+    "actual_usd": "0",
+}
+
+
+def test_paid_calls_are_listed_with_what_they_were_expected_to_cost(ops: OpsStub) -> None:
+    """Amounts are added up by provider over days and tenants, to the last digit; what is open says so."""
+    spent = [{**DAY, "counted_usd": "0.1"}, {**DAY, "counted_usd": "0.2"}, {**DAY, "provider": "x", "counted_usd": "1"}]
+    ops.answers["GET /v1/calls"] = [{"items": [CALL], "spent": spent}]
+    done = CliRunner().invoke(app, ["providers", "calls", "--since", "2h"])
+
+    assert done.exit_code == 0, done.output
+    (asked,) = ops.asked
+    since = datetime.fromisoformat(asked.query["since"])
+    assert abs(datetime.now(UTC) - since - timedelta(hours=2)) < timedelta(minutes=1)
+    lines = done.output.splitlines()
+    assert all(word in lines[1] for word in ("fal", "flux", "acme", "open", "0.025", "job-1", CALL["request_id"]))
+    assert ["fal", "4", "2", "0", "2", "0.10", "0", "0.3"] in [line.split() for line in lines]
+
+
+def test_some_calls_are_asked_for_and_given_as_json(ops: OpsStub) -> None:
+    """What is not named is not sent; a state or an id that cannot be meant is a mistake of the caller."""
+    ops.answers["GET /v1/calls"] = [{"items": [], "spent": []}]
+    words = [
+        "providers",
+        "calls",
+        "--provider",
+        "fal",
+        "--state",
+        "lost",
+        "--candidate",
+        CALL["candidate_id"],
+        "--json",
+    ]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+
+    assert json.loads(done.output) == {"items": [], "spent": []}
+    named = {name: text for name, text in ops.asked[0].query.items() if name != "since"}
+    assert named == {"provider": "fal", "state": "lost", "candidate": CALL["candidate_id"], "limit": "50"}
+    for wrong in (["--state", "unheard"], ["--candidate", "x"], ["--since", "soon"]):
+        assert CliRunner().invoke(app, ["providers", "calls", *wrong]).exit_code == 2

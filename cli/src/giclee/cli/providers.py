@@ -1,15 +1,18 @@
-"""`giclee providers`: how each provider does, and holding one or letting it go (a switch of scope `provider:`)."""
+"""`giclee providers`: how each provider does, what its calls cost, and holding one or letting it go (a switch of scope
+`provider:`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from giclee.cli.http import OPERATIONS, actor, call
-from giclee.cli.output import AsJson, show, show_json, tell
+from giclee.cli.output import USAGE, AsJson, fail, show, show_json, tell
+from giclee.cli.selecting import checked
 
 app = typer.Typer(no_args_is_help=True, help="Providers: who is well, who is held, what passes.")
 
@@ -18,6 +21,12 @@ COLUMNS = (
     "usd_per_passed", "billed", "age_s",
 )  # fmt: skip
 BY_TYPE = ("model", "asset_type", "passed", "scored", "share", "usd_per_passed", "at")
+CALLS = (
+    "began_at", "provider", "model", "tenant", "request_id", "outcome", "expected_usd", "actual_usd", "counted_usd",
+    "again", "jobs",
+)  # fmt: skip
+SPENT = ("provider", "calls", "open", "again", "untold", "expected_usd", "actual_usd", "counted_usd")
+STATES = ("open", "lost", "again", "untold", "differs")
 
 Name = Annotated[str, typer.Argument(help="As `giclee providers ls` lists them.")]
 Reason = Annotated[str, typer.Option(help="Why; people and the audit read it.")]
@@ -59,6 +68,50 @@ def show_one(name: Name, json_: AsJson = False) -> None:
     ]
     if kinds:
         show(kinds, as_json=False, columns=BY_TYPE)
+
+
+@app.command()
+def calls(
+    provider: Annotated[str | None, typer.Option(help="Only at this one.")] = None,
+    request: Annotated[str | None, typer.Option(help="Only of this request.")] = None,
+    candidate: Annotated[str | None, typer.Option(help="Only of this candidate.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            help="open; lost: nobody heard of it, so its price counts; again: paid a second time; untold: the provider "
+            "did not say what it cost; or differs: it cost other than expected."
+        ),
+    ] = None,
+    since: Annotated[str, typer.Option(help="An RFC 3339 time, or so long ago, for example 2h.")] = "7d",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many, the newest first.")] = 50,
+    json_: AsJson = False,
+) -> None:
+    """Paid calls as the workers' ledger has them: what was expected and what was billed, with totals by provider."""
+    if state is not None and state not in STATES:
+        fail(f"--state {state}: expected one of {', '.join(STATES)}", USAGE)
+    named = {"request": request, "candidate": candidate, "since": since}
+    asked = checked({name: text for name, text in named.items() if text is not None})
+    others = {name: text for name, text in (("provider", provider), ("state", state)) if text is not None}
+    found = call(OPERATIONS, "GET", "/v1/calls", params={**asked, **others, "limit": limit})
+    if json_:
+        show_json(found)
+        return
+    rows = [{**row, "outcome": row["outcome"] or "open", "jobs": " ".join(row["jobs"])} for row in found["items"]]
+    show(rows, as_json=False, columns=CALLS, empty="no such call")
+    if rows and not (request or candidate or state):
+        typer.echo(f"\nall calls since {asked['since'][:19]}, in US dollars:")
+        show(_spent(found["spent"]), as_json=False, columns=SPENT)
+
+
+def _spent(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The days and tenants of each provider added up."""
+    total: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        into = total.setdefault(row["provider"], {"provider": row["provider"]})
+        for name in SPENT[1:]:
+            # amounts come as text, so that no digit is lost
+            into[name] = into.get(name, 0) + (Decimal(row[name]) if name.endswith("_usd") else row[name])
+    return list(total.values())
 
 
 @app.command()

@@ -81,7 +81,7 @@ def checked(named: dict[str, str]) -> dict[str, str]:
     for name, allowed in (("class", CLASSES), ("state", STATES)):
         if name in named and named[name] not in allowed:
             fail(f"--{name} {named[name]}: expected one of {', '.join(allowed)}", USAGE)
-    for name in ("request", "run"):
+    for name in ("request", "candidate", "run"):
         if name in named and not _is_uuid(named[name]):
             fail(f"--{name} {named[name]}: expected an id such as 5f0c1d7e-0d52-4a3b-9a51-0b6b0f3f8a11", USAGE)
     if "offsets" in named and not re.fullmatch(r"\d+(-\d+)?", named["offsets"]):

@@ -3,23 +3,24 @@
 POST /internal/claims, by the replay service before it puts a candidate back: `{claims: [[candidate_id, hop], …]}` (at
 most 1,000) -> `{claims: [{candidate_id, hop, state: live | done | none, outcome, ended, spent_usd, limit_usd}]}`;
 `ended`: the request is over for the workers. Amounts in US dollars.
-POST /internal/calls `{days?}` (7, at most 400) -> `{spent: […], differences: […]}`: see `calls`.
+POST /internal/calls, by the replay service for `giclee providers calls`: `{since?, provider?, request_id?,
+candidate_id?, state?: open | lost | again | untold | differs, limit?}` -> `{calls: […], spent: […]}`: see `calls`.
 """
 
 from __future__ import annotations
 
 import uuid
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from giclee.gpu_worker.claims import Claims
+from giclee.gpu_worker.ledger import STATES, CallsAsked
 from giclee.gpu_worker.outcome import Key
 from giclee.schemas.parts import usd_text
 
 ASKED_MAX = 1000
-DAYS, DAYS_MAX = 7, 400
-DIFFERENCES_MAX = 200
+CALLS, CALLS_MAX, CALLS_SINCE = 50, 1000, timedelta(days=7)
 
 
 class Inquiries:
@@ -38,13 +39,30 @@ class Inquiries:
         return {"claims": [_told(key, known.get(key)) for key in keys]}
 
     async def calls(self, body: dict[str, Any]) -> dict[str, Any]:
-        """What was spent at providers that bill, of all workers: by UTC day, provider and tenant, and the newest calls
-        that cost other than expected (at most 200)."""
-        days = body.get("days", DAYS)
-        if not isinstance(days, int) or isinstance(days, bool) or not 1 <= days <= DAYS_MAX:
-            raise ValueError(f"days must be a whole number from 1 to {DAYS_MAX}")
-        spent, differences = await self._claims.ledger.standing(days, DIFFERENCES_MAX)
-        return {"spent": [_plain(row) for row in spent], "differences": [_plain(row) for row in differences]}
+        """The newest calls that were asked for, of all workers (50, at most 1,000), and what all calls since then cost by
+        UTC day, provider and tenant. `since` is an RFC 3339 time; a week ago where it is not said."""
+        spent, calls = await self._claims.ledger.standing(_asked(body))
+        return {"calls": [_plain(row) for row in calls], "spent": [_plain(row) for row in spent]}
+
+
+def _asked(body: dict[str, Any]) -> CallsAsked:
+    """Errors: ValueError."""
+    limit, state, said = body.get("limit", CALLS), body.get("state"), body.get("since")
+    since = datetime.now(UTC) - CALLS_SINCE if said is None else datetime.fromisoformat(str(said))
+    if since.tzinfo is None:
+        raise ValueError("since must name its zone")
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= CALLS_MAX:
+        raise ValueError(f"limit must be a whole number from 1 to {CALLS_MAX}")
+    if state is not None and state not in STATES:
+        raise ValueError(f"state must be one of {', '.join(STATES)}")
+    ids = {name: body.get(name) for name in ("request_id", "candidate_id")}
+    return CallsAsked(
+        since=since,
+        provider=None if body.get("provider") is None else str(body["provider"]),
+        **{name: None if one is None else uuid.UUID(str(one)) for name, one in ids.items()},
+        state=state,
+        limit=limit,
+    )
 
 
 def _plain(row: Any) -> dict[str, Any]:

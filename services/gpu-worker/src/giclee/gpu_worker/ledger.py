@@ -7,9 +7,12 @@ Claims ends calls in the transactions that end claims; everybody locks a claim f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from giclee.bus import database, failpoints, telemetry
 from giclee.bus.database import Connection, Pool
@@ -33,7 +36,23 @@ FORGET_DAYS = 400
 log = telemetry.logger(__name__)
 queries = database.Queries(Path(__file__).with_name("ledger.sql"))
 
+STATES = ("open", "lost", "again", "untold", "differs")
+"""Of calls, for people: it has not ended; nobody heard of it, so its price counts; it was paid a second time; its
+provider did not say what it cost; it cost other than expected."""
+
 Ends = Sequence[tuple[Key, CallEnd]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallsAsked:
+    """Which calls somebody wants to see; None: any. `since` has a zone."""
+
+    since: datetime
+    provider: str | None = None
+    request_id: UUID | None = None
+    candidate_id: UUID | None = None
+    state: str | None = None
+    limit: int
 
 
 class FenceLost(Transient):
@@ -233,11 +252,13 @@ class Ledger:
 
     # ---- for people -----------------------------------------------------------------------------
 
-    async def standing(self, days: int, limit: int) -> tuple[list[Any], list[Any]]:
-        """What was spent by day, provider and tenant in the last `days`, and calls that cost other than expected."""
+    async def standing(self, asked: CallsAsked) -> tuple[list[Any], list[Any]]:
+        """What all calls since then cost by day, provider and tenant, and those that were asked for, newest first."""
+        since = asked.since, asked.provider
+        which = asked.request_id, asked.candidate_id, asked.state
         with database.translated():
-            spent = await self._pool.fetch(queries.spent_by_day, days)
-            return spent, await self._pool.fetch(queries.differences, days, self._difference_max, limit)
+            spent = await self._pool.fetch(queries.spent_by_day, *since)
+            return spent, await self._pool.fetch(queries.list_calls, *since, *which, self._difference_max, asked.limit)
 
     async def forget(self) -> None:
         """Delete what no invoice will name any more."""

@@ -138,23 +138,31 @@ RETURNING c.provider, c.model, c.tenant, c.day, c.expected_usd, c.actual_usd, c.
 -- What a late call cost beyond what the claim had counted for it.
 UPDATE gpu_worker.claims SET prior_usd = prior_usd + $3 WHERE candidate_id = $1 AND hop = $2
 
--- name: differences
--- Calls of the last days that led to something and whose cost differs from the expected by more than the bound, the newest first.
+-- name: list_calls
+-- Calls since $1, the newest $7: of a provider ($2), a request ($3), a candidate ($4), in a state ($5); null: of any.
+-- `differs`: it led to something, and its cost differs from the expected by more than the bound ($6).
 SELECT candidate_id, hop, fence, tenant, request_id, provider, model, key, jobs, day, expected_usd, actual_usd,
-    counted_usd, outcome, again, began_at
+    counted_usd, outcome, again, began_at, ended_at
 FROM gpu_worker.calls
-WHERE day > (clock_timestamp() AT TIME ZONE 'UTC')::date - $1::int AND (outcome = 'made' OR actual_usd > 0)
-    AND abs(actual_usd - expected_usd) > expected_usd * $2::numeric
-ORDER BY began_at DESC LIMIT $3
+WHERE day >= ($1::timestamptz AT TIME ZONE 'UTC')::date AND began_at >= $1
+    AND provider = coalesce($2::text, provider) AND request_id = coalesce($3::uuid, request_id)
+    AND candidate_id = coalesce($4::uuid, candidate_id)
+    AND CASE $5::text WHEN 'open' THEN ended_at IS NULL WHEN 'lost' THEN outcome = 'lost' WHEN 'again' THEN again
+        WHEN 'untold' THEN ended_at IS NOT NULL AND actual_usd IS NULL AND counted_usd > 0
+        WHEN 'differs' THEN (outcome = 'made' OR actual_usd > 0)
+            AND abs(actual_usd - expected_usd) > expected_usd * $6::numeric
+        ELSE true END
+ORDER BY began_at DESC LIMIT $7
 
 -- name: spent_by_day
--- What was spent and is set aside, by day, provider and tenant, for comparing with a provider's invoice.
+-- What was spent and is set aside since $1, by day, provider ($2; null: each) and tenant, for comparing with an invoice.
 SELECT day, provider, tenant, count(*) AS calls, count(*) FILTER (WHERE again) AS again,
     count(*) FILTER (WHERE ended_at IS NULL) AS open,
     sum(expected_usd) AS expected_usd, coalesce(sum(actual_usd), 0) AS actual_usd,
     count(*) FILTER (WHERE actual_usd IS NULL AND counted_usd > 0) AS untold, sum(counted_usd) AS counted_usd,
     coalesce(sum(expected_usd) FILTER (WHERE ended_at IS NULL), 0) AS reserved_usd
-FROM gpu_worker.calls WHERE day > (clock_timestamp() AT TIME ZONE 'UTC')::date - $1::int
+FROM gpu_worker.calls
+WHERE day >= ($1::timestamptz AT TIME ZONE 'UTC')::date AND began_at >= $1 AND provider = coalesce($2::text, provider)
 GROUP BY day, provider, tenant ORDER BY day DESC, provider, tenant
 
 -- name: forget_calls

@@ -10,7 +10,7 @@ import uvicorn
 from giclee.bus import blobs, database, kafka, run
 from giclee.bus.settings import load
 from giclee.bus.table import Table
-from giclee.replay import doctor_api, gate_api, held_api, price_api
+from giclee.replay import calls_api, doctor_api, gate_api, held_api, price_api
 from giclee.replay.api import application
 from giclee.replay.ask import Neighbours
 from giclee.replay.checks import Checks
@@ -60,6 +60,7 @@ async def main(settings: ReplaySettings) -> None:
         gate_api.routes(app, gate, store, writer.send)
         price_api.routes(app, prices, store, writer.send)
         price_api.provider_routes(app, health, table)
+        calls_api.routes(app, neighbours)
         config = uvicorn.Config(
             app, host=settings.process.bind_host, port=settings.port, log_config=None, lifespan="off", access_log=False
         )

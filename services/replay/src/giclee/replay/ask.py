@@ -45,6 +45,19 @@ class Neighbours:
         rows = await self._asked(self._worker_urls.get(pool), "claims", [list(key) for key in keys])
         return {(row["candidate_id"], row["hop"]): row for row in rows}
 
+    async def calls(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        """`{calls: […], spent: […]}` of the ledger, which any worker can read; None where none answers."""
+        for base in dict.fromkeys(self._worker_urls.values()):
+            try:
+                async with asyncio.timeout(DEADLINE_S), httpx2.AsyncClient(trust_env=False) as client:
+                    answer = await client.post(f"{base.rstrip('/')}/internal/calls", json=dict(asked))
+                    answer.raise_for_status()
+                    found: dict[str, Any] = answer.json()
+                    return found
+            except (TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+                log.warning("a worker does not answer", asked="calls", error=f"{type(error).__name__} {error}")
+        return None
+
     async def _asked(self, base: str | None, name: str, keys: list[Any]) -> list[dict[str, Any]]:
         if base is None or not keys or time.monotonic() < self._silent_until.get(base, 0):
             return []

@@ -23,7 +23,7 @@ class ReplaySettings(Settings):
         None, pattern=_URL, says="The publisher's health port, asked for orders and images; absent: they are unknown."
     )
     worker_urls: str = setting(
-        "", says="Health port of a worker of each pool, as `pool=url`, separated by commas; asked for claims."
+        "", says="Health port of a worker of each pool, as `pool=url`, separated by commas; asked for claims and calls."
     )
     reconcile_interval_s: int = setting(
         60, ge=1, le=86_400, unit="s", says="Seconds between two rounds of the reconciler."
