@@ -39,8 +39,8 @@ class Inquiries:
         return {"claims": [_told(key, known.get(key)) for key in keys]}
 
     async def calls(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The newest calls that were asked for, of all workers (50, at most 1,000), and what all calls since then cost by
-        UTC day, provider and tenant. `since` is an RFC 3339 time; a week ago where it is not said."""
+        """The newest calls that were asked for, of all workers (50, at most 1,000), and what all calls since then cost,
+        by UTC day, provider and tenant. `since` is an RFC 3339 time; a week ago where it is not said."""
         spent, calls = await self._claims.ledger.standing(_asked(body))
         return {"calls": [_plain(row) for row in calls], "spent": [_plain(row) for row in spent]}
 
