@@ -45,6 +45,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "replay/gate_api.py",
         "replay/held_api.py",
         "replay/placed_api.py",
+        "replay/calls_api.py",
         "replay/price_api.py",
     ),
     "asyncpg": (
@@ -195,6 +196,9 @@ def test_a_module_says_what_it_is_for(path: Path) -> None:
 
 
 LIGHT = ("intake", "policy", "router", "publisher", "replay", "gpu_worker")
+OF_OUR_OWN = {"__init__", "diffusion", "stub"}
+_PROVIDERS = ROOT / "services/gpu-worker/src/giclee/gpu_worker/providers"
+ADAPTERS = sorted(path.stem for path in _PROVIDERS.glob("*.py") if path.stem not in OF_OUR_OWN)
 _REFUSING = """
 import importlib, sys
 class Refuse:
@@ -215,7 +219,7 @@ def test_light_services_start_without_heavy_libraries(service: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("provider", ["fal", "replicate", "openai_images", "bedrock", "comfyui"])
+@pytest.mark.parametrize("provider", ADAPTERS)
 def test_hosted_providers_need_nothing_of_a_device(provider: str) -> None:
     """A hosted pool's worker runs in the light environment, which has no numpy either."""
     refusing = _REFUSING.replace('{"torch"', '{"numpy", "torch"')

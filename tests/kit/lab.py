@@ -14,17 +14,16 @@ from urllib.request import Request, urlopen
 
 from pydantic import SecretStr
 
-from giclee.gpu_worker.providers import Kit
+from giclee.gpu_worker.providers import HOSTED, Kit
 
 STOP_WITHIN_S = 10.0
 ANSWER_WITHIN_S = 10.0
 PATHS = {"openai": "openai/v1", "replicate": "replicate/v1"}
 KEYS = {
-    "fal": "lab-fal-key-0123456789",
+    **{name: f"lab-{name}-key-0123456789" for name in sorted(HOSTED)},
     "replicate": "r8_lab0123456789abcdef",
     "openai": "sk-lab-0123456789abcdef",
     "bedrock": "AKIALAB0123456789:lab+secret/0123456789abcdef",
-    "comfyui": "lab-comfyui-key-0123456789",
 }
 
 
