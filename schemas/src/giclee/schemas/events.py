@@ -620,14 +620,11 @@ class SwitchSet(Event):
         return self.scope
 
 
-class GateSet(Event):
-    """Somebody set a threshold, or took one back (`row` absent). Compacted; the newest per place is the truth.
+class PlacedEvent(Event):
+    """Somebody set a row at a place, or took one back (`row` absent). Compacted; the newest per place is the truth."""
 
-    In force for images scored from then on (contract rule 21).
-    """
-
-    place: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}/[a-z][a-z0-9-]{0,31}/[a-z0-9]{1,8}$")]
-    row: GateRow | None = None
+    place: str
+    row: BaseModel | None = None
     reason: Text
     actor: str
     set_at: Instant
@@ -639,7 +636,17 @@ class GateSet(Event):
         return self.place
 
 
-class PriceSet(Event):
+class GateSet(PlacedEvent):
+    """Somebody set a threshold, or took one back (`row` absent). Compacted; the newest per place is the truth.
+
+    In force for images scored from then on (contract rule 21).
+    """
+
+    place: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}/[a-z][a-z0-9-]{0,31}/[a-z0-9]{1,8}$")]
+    row: GateRow | None = None
+
+
+class PriceSet(PlacedEvent):
     """Somebody set a price, or took one back (`row` absent). Compacted; the newest per place is the truth.
 
     In force for what is routed from then on, until the row's `until`.
@@ -649,19 +656,13 @@ class PriceSet(Event):
         str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}/[a-z0-9._-]{1,64}/(any|draft|final)/[0-9a-z.+-]{1,12}$")
     ]
     row: PriceRow | None = None
-    reason: Text
-    actor: str
-    set_at: Instant
 
-    def about(self) -> tuple[object, ...]:
-        return (self.place, self.set_at.isoformat())
 
-    def key(self) -> str:
-        return self.place
+BASES = (Event, RequestEvent, CandidateEvent, WaveEvent, PlacedEvent)
 
 
 def _all_events(root: type[Event]) -> dict[str, type[Event]]:
-    found = {root.type_name: root} if root not in (Event, RequestEvent, CandidateEvent, WaveEvent) else {}
+    found = {root.type_name: root} if root not in BASES else {}
     for child in root.__subclasses__():
         found |= _all_events(child)
     return found

@@ -12,9 +12,7 @@ from giclee.bus.layers import codec
 from giclee.bus.transport import Send
 from giclee.replay.api import Reason
 from giclee.replay.store import Note, Store
-from giclee.schemas.events import GateSet, PriceSet
-
-Set = GateSet | PriceSet
+from giclee.schemas.events import PlacedEvent
 
 
 class Row(Protocol):
@@ -32,7 +30,7 @@ class Words(BaseModel):
     actor: Annotated[str, Field(min_length=1, max_length=128)] | None = None
 
 
-def place_of(row: Row | None, place: str | None, rows: Mapping[str, Set], listing: str) -> str:
+def place_of(row: Row | None, place: str | None, rows: Mapping[str, PlacedEvent], listing: str) -> str:
     """Where it is set or taken back. Errors: HTTPException; `listing` is the command that shows what is set."""
     found = row.place() if row is not None else place
     if found is None or (row is not None and place not in (None, found)):
@@ -42,7 +40,7 @@ def place_of(row: Row | None, place: str | None, rows: Mapping[str, Set], listin
     return found
 
 
-async def told(event: Set, rows: Mapping[str, Set], deed: str, store: Store, send: Send) -> None:
+async def told(event: PlacedEvent, rows: Mapping[str, PlacedEvent], deed: str, store: Store, send: Send) -> None:
     """Note who set what and what it was before, then tell it."""
     before = rows[event.place].row if event.place in rows else None
     details = {"place": event.place, "before": _plain(before), "after": _plain(event.row)}
