@@ -16,7 +16,7 @@ import pytest
 
 from giclee.bus.errors import Transient
 from giclee.gpu_worker import providers
-from giclee.gpu_worker.provider import Ask, Provider
+from giclee.gpu_worker.provider import Ask, NotMade, Provider
 from giclee.schemas.models import Model
 from tests.contract.provider_suite import PROMPTS, ProviderSuite, ask, call, made, not_made
 from tests.kit.lab import KEYS, Lab
@@ -169,6 +169,16 @@ class HostedSuite(ProviderSuite):
         second = made(await self.tried(self.built(lab), row, ask(row, call=call(job=first.job or "lost"))))
         assert second.again
         assert len(await lab.bill(self.name)) == 2
+
+    async def test_a_job_that_nobody_knows_is_not_paid_again_where_there_is_no_room(self, lab: Lab, row: Model) -> None:
+        """The caller's own answer comes instead, and what the first may have cost is owed."""
+        first = made(await self.tried(self.built(lab), row, ask(row, call=call())))
+        await lab.forget(self.name)
+        no_room = NotMade(outcome="budget", message="over the limit", code="limit")
+        lost = call(job=first.job or "lost", why_not_again=no_room)
+        answer = not_made(await self.tried(self.built(lab), row, ask(row, call=lost)))
+        assert (answer.code, answer.paid_usd) == ("limit", row.price_usd)
+        assert len(await lab.bill(self.name)) == 1
 
     async def test_a_key_is_billed_once_where_the_provider_says_so(self, lab: Lab, row: Model) -> None:
         """Two tries with one key, the second not knowing of the first."""

@@ -30,14 +30,17 @@ def ask(row: Model, prompt: str = PROMPTS[0], *, seed: int = 7, **fields: Any) -
 
 
 def call(
-    key: str = "candidate-0", job: str | None = None, note: Callable[[str], Awaitable[None]] | None = None
+    key: str = "candidate-0",
+    job: str | None = None,
+    note: Callable[[str], Awaitable[None]] | None = None,
+    why_not_again: NotMade | None = None,
 ) -> Call:
-    """A paid call whose job id is noted nowhere, unless told otherwise."""
+    """A paid call whose job id is noted nowhere and that may be paid again, unless told otherwise."""
 
     async def nowhere(_: str) -> None:
         return None
 
-    return Call(key=key, job=job, note=note or nowhere)
+    return Call(key=key, job=job, note=note or nowhere, why_not_again=lambda: why_not_again)
 
 
 def made(answer: object) -> Made:

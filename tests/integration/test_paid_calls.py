@@ -24,6 +24,7 @@ from giclee.bus.layers import codec
 from giclee.bus.settings import DatabaseSettings
 from giclee.bus.transport import Record
 from giclee.gpu_worker.batch import Batcher
+from giclee.gpu_worker.bill import call_key
 from giclee.gpu_worker.calls import Calls
 from giclee.gpu_worker.claims import SCHEMA, Claims
 from giclee.gpu_worker.handle import Worker
@@ -400,20 +401,51 @@ async def test_an_earlier_job_that_failed_for_nothing_is_not_counted(
 async def test_a_stored_job_is_asked_for_though_its_price_would_not_fit_the_limit_twice(
     processes: Any, pool: databases.Pool, shop: Shop
 ) -> None:
-    """Asking after a job is no payment; only a job so old that it may be gone needs room for another."""
-    young, old, roomy = candidate(at=1, limit_usd=PRICE), candidate(at=2, limit_usd=PRICE), candidate(at=3)
-    for event in (young, old, roomy):
+    """Asking after a job is no payment, whatever its age and however full the cap is."""
+    tight, roomy, capped = candidate(at=1, limit_usd=PRICE), candidate(at=2), candidate(at=3)
+    for event in (tight, roomy, capped):
         await left_behind(processes(CAP), event, shop)
-    age = "UPDATE gpu_worker.claims SET job_at = job_at - interval '11 minutes' WHERE candidate_id = ANY ($1)"
-    await pool.execute(age, [old.candidate_id, roomy.candidate_id])
-    heir = processes(CAP)
+    heir = processes(Cap(NAME, "", 3 * PRICE))
     await heir.sweep()
     made = {event.candidate_id: event.spent_usd for event in heir.told(ImageGenerated)}
-    assert made == {young.candidate_id: PRICE, roomy.candidate_id: PRICE}
-    (failed,) = heir.told(GenerationFailed)
-    assert (failed.candidate_id, failed.spent_usd, failed.reasons[-1].code) == (old.candidate_id, PRICE, "limit")
+    assert made == dict.fromkeys((tight.candidate_id, roomy.candidate_id, capped.candidate_id), PRICE)
     assert [row["expected_usd"] for row in await rows_of(pool, roomy)] == [PRICE, PRICE], "set aside, and free again"
     assert len(shop.bill) == 3 and await unexplained(pool, shop) == []
+
+
+async def test_a_job_that_is_gone_is_not_paid_again_over_the_candidates_limit(
+    processes: Any, pool: databases.Pool, shop: Shop
+) -> None:
+    """However young it is: rule 4 holds for second payments too. What the first may have cost stays counted."""
+    event = candidate(limit_usd=2 * PRICE - PRICE / 2)
+    await left_behind(processes(CAP), event, shop)
+    shop.jobs.clear()
+    heir = processes(CAP)
+    await heir.sweep()
+    (failed,) = heir.told(GenerationFailed)
+    assert (failed.spent_usd, failed.reasons[-1].code, len(shop.bill)) == (PRICE, "limit", 1)
+    assert [(row["outcome"], row["counted_usd"]) for row in await rows_of(pool, event)] == [
+        ("lost", PRICE),
+        ("budget", 0),
+    ]
+    assert await unexplained(pool, shop) == []
+
+
+async def test_a_job_that_is_gone_is_not_paid_again_over_a_cap_and_another_day_it_is(
+    processes: Any, pool: databases.Pool, shop: Shop
+) -> None:
+    """A quota is no failure: a dead letter, no attempt that would count against the provider, and a replay pays."""
+    event, cap = candidate(), Cap(NAME, "", PRICE + PRICE / 2)
+    await left_behind(processes(cap), event, shop)
+    shop.jobs.clear()
+    heir = processes(cap)
+    await heir.sweep()
+    assert (len(heir.letters), len(shop.bill), heir.told(ImageGenerated)) == (1, 1, [])
+    assert await pool.fetchval("SELECT count(*) FROM gpu_worker.outbox") == 0
+    assert await unexplained(pool, shop) == []
+    made, _ = await processes(CAP).deliver(replay(event, offset=9))
+    assert (made.spent_usd, len(shop.bill)) == (2 * PRICE, 2)
+    assert await unexplained(pool, shop) == []
 
 
 async def test_a_replay_takes_the_image_of_a_job_that_was_given_up(
@@ -662,8 +694,8 @@ async def test_whatever_happens_in_whatever_order_every_bill_is_explained(
     processes: Any, pool: databases.Pool, shop: Shop, seed: int
 ) -> None:
     """Forty candidates, three workers, drawn by the seed: deaths anywhere, leases that run out under the living, jobs
-    that are forgotten or fail for nothing, prices that fall, redeliveries. No candidate has two images, no bill is
-    unexplained, no sum is below what was billed, and the cap's row adds up."""
+    that are forgotten or fail for nothing, prices that fall, redeliveries. No candidate has two images, or bills over
+    its limit, no bill is unexplained, no sum is below what was billed, and the cap's row adds up."""
     chance = random.Random(seed)
 
     async def at(step: str) -> None:
@@ -674,7 +706,7 @@ async def test_whatever_happens_in_whatever_order_every_bill_is_explained(
         return NotMade(outcome="transient", message="fell over") if chance.random() < 0.2 else None
 
     shop.fails = draw
-    events = [candidate(at=number, limit_usd=100 * PRICE) for number in range(40)]
+    events = [candidate(at=number, limit_usd=chance.choice((1, 2, 100)) * PRICE) for number in range(40)]
     workers = [processes(CAP, at=at) for _ in range(3)]
     everybody, images = list(workers), []
     running: dict[asyncio.Task[Any], Process] = {}
@@ -693,8 +725,8 @@ async def test_whatever_happens_in_whatever_order_every_bill_is_explained(
             case "lapse":
                 running[asyncio.create_task(workers[place].sweep())] = workers[place]
             case "forget":
-                old = await pool.fetch(AGED)
-                for job in [row["job"] for row in old if chance.random() < 0.5]:
+                idle = await pool.fetch(IDLE)
+                for job in [row["job"] for row in idle if chance.random() < 0.5]:
                     shop.jobs.pop(job, None)
         await asyncio.sleep(chance.choice((0, 0.002, 0.01)))
     await asyncio.gather(*running, return_exceptions=True)
@@ -708,18 +740,15 @@ async def test_whatever_happens_in_whatever_order_every_bill_is_explained(
     assert len(told) == len({candidate_id for candidate_id, _ in told}), "one image, however often it is told"
     assert await pool.fetchval("SELECT count(*) FROM gpu_worker.claims WHERE state = 'done'") == len(events)
     assert await unexplained(pool, shop) == []
+    for event in events:
+        assert sum(one.usd for one in shop.sold(call_key(event.candidate_id, event.hop))) <= event.limit_usd
 
 
-AGED = """
-UPDATE gpu_worker.claims c SET job_at = job_at - interval '11 minutes'
-FROM (SELECT candidate_id, hop FROM gpu_worker.claims i WHERE job IS NOT NULL
-    AND NOT EXISTS (SELECT FROM gpu_worker.calls o
-        WHERE o.candidate_id = i.candidate_id AND o.hop = i.hop AND o.ended_at IS NULL AND o.fence > i.job_fence)
-    FOR UPDATE SKIP LOCKED) AS free
-WHERE c.candidate_id = free.candidate_id AND c.hop = free.hop
-RETURNING c.job
+IDLE = """
+SELECT job FROM gpu_worker.claims i WHERE job IS NOT NULL AND NOT EXISTS (SELECT FROM gpu_worker.calls o
+    WHERE o.candidate_id = i.candidate_id AND o.hop = i.hop AND o.ended_at IS NULL AND o.fence > i.job_fence)
 """
-"""Jobs that nobody asks for just now are older than a job that is sure to be found."""
+"""Jobs that nobody asks for just now."""
 
 
 async def _delivered(one: Process, event: ImageRouted) -> None:

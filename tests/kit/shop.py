@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -101,6 +101,8 @@ class Paid:
         self.asked.append(call)
         job = call.job
         if job is not None and job not in self.shop.jobs:
+            if (why_not := call.why_not_again()) is not None:
+                return replace(why_not, job=self._named(job), paid_usd=model.price_usd)
             job, again = None, True
         elif job is not None and self.shop.jobs[job] is not None:  # it failed and cost nothing: another may do better
             job = None

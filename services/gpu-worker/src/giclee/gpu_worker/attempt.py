@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -83,6 +83,14 @@ class Failed(Exception):
         return self.outcome in {"rate", "transient", "timeout"}
 
 
+class NotAgain(Exception):
+    """Another job would be a second payment that limit or cap have no room for; `answer` says which."""
+
+    def __init__(self, answer: NotMade) -> None:
+        super().__init__(answer.message)
+        self.answer = answer
+
+
 def ruled(
     rulings: Rulings, status: int, codes: Sequence[str | None], message: str, *, retry_after_s: float | None = None
 ) -> Failed:
@@ -129,7 +137,13 @@ class Attempt:
         self.unnoted.pop(call.key, None)
 
     def lost(self, *, billed: bool) -> None:
-        """The earlier job has no image to take: a new one is made, and said to be a second payment if it is one."""
+        """The earlier job has no image to take: a new one is made, and said to be a second payment if it is one.
+
+        Errors: NotAgain where that would be one, and must not be.
+        """
+        why_not = self.ask.call.why_not_again() if billed and self.ask.call is not None else None
+        if why_not is not None:
+            raise NotAgain(why_not)
         self.job, self.again, self.owed = None, self.again or billed, False
 
     def drop(self, name: str, asked: str, reason: str) -> None:
@@ -233,6 +247,8 @@ class Attempts:
                 return await one(attempt)
         except Failed as error:
             return attempt.not_made(error, self._told(str(error)))
+        except NotAgain as why:  # the earlier job stays counted, and known: another day there may be room
+            return replace(why.answer, job=attempt.job, paid_usd=attempt.model.price_usd)
         except ModelUnusable as error:
             return attempt.not_made(Failed("invalid", str(error)), self._told(str(error)))
         except TimeoutError:

@@ -14,7 +14,7 @@ from typing import Any
 from giclee.bus.transport import Record
 from giclee.gpu_worker.bill import Bill, Job, Settled, settle
 from giclee.gpu_worker.outcome import Key, Outcome
-from giclee.gpu_worker.provider import Answer
+from giclee.gpu_worker.provider import Answer, NotMade
 from giclee.schemas.events import ImageRouted
 from giclee.schemas.parts import BlobRef
 
@@ -61,8 +61,9 @@ class Row:
 class Claim:
     """A claim in this process' hands; `job` makes its image, `image` is where that was stored.
 
-    Of a provider that bills: `begun`, the ledger knows of this fence's call; `job_id`, what the provider calls its
-    work, known here even where it could not be stored; `replaced`, jobs it made another instead of; `bill`, its answer.
+    Of a provider that bills: `begun`, the ledger knows of this fence's call; `over_cap`, a cap without room for more;
+    `job_id`, what the provider calls its work, known here even where it could not be stored; `replaced`, jobs it made
+    another instead of; `bill`, its answer.
     """
 
     row: Row
@@ -72,6 +73,7 @@ class Claim:
     job: asyncio.Task[Answer] | None = None
     image: BlobRef | None = None
     begun: bool = False
+    over_cap: NotMade | None = None
     job_id: str | None = None
     bill: Bill | None = None
     replaced: list[Job] = field(default_factory=list)

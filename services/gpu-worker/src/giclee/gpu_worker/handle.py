@@ -156,9 +156,15 @@ class Worker:
     async def _paid(self, event: ImageRouted, claim: Claim, model: Model, ask: Ask) -> Answer:
         """What a provider that bills says; booked here where the claim was let go of meanwhile."""
         ledger = self.claims.ledger
-        call = Call(key=call_key(*claim.row.key), job=claim.job_id, note=partial(ledger.note, event, claim))
+        call = Call(
+            key=call_key(*claim.row.key),
+            job=claim.job_id,
+            note=partial(ledger.note, event, claim),
+            why_not_again=partial(ledger.why_not_again, claim),
+        )
         answer = await self.calls.make(model, replace(ask, call=call), partial(ledger.begin, event, claim))
-        if claim.begun and not (isinstance(answer, NotMade) and answer.code in outcome.NOT_ASKED):
+        asked = not isinstance(answer, NotMade) or answer.code not in outcome.NOT_ASKED or answer.paid_usd > 0
+        if claim.begun and asked:
             claim.bill = bill_of(answer, claim.row.price_usd)
         if self.claims.in_hand.get(claim.row.key) is not claim:
             await ledger.late(claim)

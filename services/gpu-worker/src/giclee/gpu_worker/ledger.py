@@ -26,9 +26,6 @@ from giclee.schemas.events import ImageRouted
 from giclee.schemas.parts import usd_text
 from giclee.schemas.spend_caps import Cap
 
-JOB_SURE_S = 600.0
-"""Age up to which a job is surely found, so that asking for it needs no room for a second payment. The shortest that a
-provider of the first release keeps a job is an hour."""
 DIFFERENCE_MAX = Decimal("0.1")
 FORGET_DAYS = 400
 """As long as ids of requests are remembered; an invoice comes within months."""
@@ -93,7 +90,7 @@ class Ledger:
                 await failpoints.reach("before-call-commit")
                 try:
                     async with self._pool.acquire() as connection, connection.transaction():
-                        claim.row = await self._begin(connection, routed, claim.row)
+                        claim.row, claim.over_cap = await self._begin(connection, routed, claim.row)
                 except _NotTaken as why:
                     if why.answer.code == "spend_cap":
                         telemetry.count("giclee_spend_refused_total", provider=hop_of(routed).provider)
@@ -104,45 +101,54 @@ class Ledger:
             await self.note(routed, claim, claim.job_id)
         return None
 
-    async def _begin(self, connection: Connection, routed: ImageRouted, row: Row) -> Row:
+    def why_not_again(self, claim: Claim) -> NotMade | None:
+        """Why no other job may be paid for beside the one that the claim knows: its limit, or a cap; None: it may."""
+        return _over_limit(claim.row, claim.row.price_usd) or claim.over_cap
+
+    async def _begin(self, connection: Connection, routed: ImageRouted, row: Row) -> tuple[Row, NotMade | None]:
+        """The claim, and why a cap has no room for its price; who asks after a job is let through all the same."""
         hop = hop_of(routed)
-        found = await connection.fetchrow(queries.begin_call, *row.key, row.fence, JOB_SURE_S)
+        found = await connection.fetchrow(queries.begin_call, *row.key, row.fence)
         if found is None:
             raise FenceLost("the claim has another owner", scope="record")
         row, day, price = row_of(found), found["day"], found["at_risk_usd"]
-        if not found["sure"] and row.spent_usd + price > row.limit_usd:
-            message = f"{price} after {row.spent_usd} is over the limit of {row.limit_usd} US dollars"
-            raise _NotTaken(NotMade(outcome="budget", message=message, code="limit"))
+        over_limit, over_cap = _over_limit(row, price), None
+        if over_limit is not None and row.job is None:
+            raise _NotTaken(over_limit)
         if price:
             caps = spend_caps.fitting(self._caps, hop.provider, routed.tenant)
-            await self._reserve(connection, day, caps, price, anyway=found["sure"])
+            over_cap = await self._reserve(connection, day, caps, price, anyway=row.job is not None)
         new = price > 0 and row.job is None and not self._providers[hop.provider].idempotency_key
         about = (routed.tenant, routed.request_id, hop.provider, hop.model.name, call_key(*row.key))
         added = await connection.fetchrow(queries.add_call, *row.key, row.fence, *about, day, price, new)
         if added is None and price:  # this fence had begun, and the answer was lost
             await self._settle(connection, [(day, hop.provider, routed.tenant, price, Decimal(0))])
-        return row
+        return row, over_cap
 
     async def _reserve(
         self, connection: Connection, day: Any, caps: Sequence[Cap], price: Decimal, *, anyway: bool
-    ) -> None:
-        """Set a price aside under all of its caps, or under none. `anyway`: a job that is sure to be found is not paid
-        again, so it needs no room; what is set aside for it is free again soon."""
+    ) -> NotMade | None:
+        """Set a price aside under all of its caps, or under none. `anyway`: also where one has no room, and say which;
+        who only asks after a job pays nothing, and what is set aside for it is free again soon."""
         if not caps:
-            return
+            return None
         keys = [cap.provider for cap in caps], [cap.tenant for cap in caps]
         await connection.execute(queries.open_spending, day, *keys)
         rows = await connection.fetch(queries.lock_spending, day, *keys)
         used = {(row["provider"], row["tenant"]): row["used_usd"] for row in rows}
+        over = None
         for cap in caps:
-            if used[cap.provider, cap.tenant] + price > cap.daily_usd and not anyway:
+            if used[cap.provider, cap.tenant] + price > cap.daily_usd:
                 whose = f"{cap.provider or 'all providers'} for {cap.tenant or 'all tenants'}"
                 message = (
                     f"{usd_text(price)} on top of {usd_text(used[cap.provider, cap.tenant])} is over today's cap of "
                     f"{usd_text(cap.daily_usd)} US dollars at {whose}"
                 )
-                raise _NotTaken(NotMade(outcome="budget", message=message, code="spend_cap"))
+                over = over or NotMade(outcome="budget", message=message, code="spend_cap")
+        if over is not None and not anyway:
+            raise _NotTaken(over)
         await connection.execute(queries.reserve_spending, day, *keys, price)
+        return over
 
     async def note(self, routed: ImageRouted, claim: Claim, job: str) -> None:
         """Store the provider's job the moment it is known. Errors: FenceLost; Transient, and then it is kept in memory
@@ -265,3 +271,11 @@ class Ledger:
         with database.translated():
             await self._pool.execute(queries.forget_calls, FORGET_DAYS)
             await self._pool.execute(queries.forget_spending, FORGET_DAYS)
+
+
+def _over_limit(row: Row, price: Decimal) -> NotMade | None:
+    """Why a price does not fit what the candidate may still cost; None where it does."""
+    if row.spent_usd + price <= row.limit_usd:
+        return None
+    message = f"{price} after {row.spent_usd} is over the limit of {row.limit_usd} US dollars"
+    return NotMade(outcome="budget", message=message, code="limit")

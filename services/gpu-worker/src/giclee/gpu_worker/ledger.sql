@@ -1,10 +1,9 @@
 -- name: begin_call
 -- The price is at risk, while the fence is the fence. Also where a job is asked for: it may be gone, or have failed, and
--- another be made. `sure`: it is young enough ($4, in seconds) to be found. Comes with the day whose caps count it.
+-- another be made. Comes with the day whose caps count it.
 UPDATE gpu_worker.claims AS c SET at_risk_usd = c.price_usd
 WHERE c.candidate_id = $1 AND c.hop = $2 AND c.fence = $3 AND c.state = 'live'
-RETURNING c.*, (clock_timestamp() AT TIME ZONE 'UTC')::date AS day,
-    c.job IS NOT NULL AND c.job_at >= clock_timestamp() - make_interval(secs => $4) AS sure
+RETURNING c.*, (clock_timestamp() AT TIME ZONE 'UTC')::date AS day
 
 -- name: add_call
 -- The ledger's row of a call, written before the provider is asked; nothing comes back where the fence has one.

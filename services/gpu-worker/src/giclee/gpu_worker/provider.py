@@ -39,12 +39,14 @@ class Call:
     `key` is the same for every try at this candidate's hop, whatever the fence: a provider's idempotency key is made
     of it. `job` is the provider's job id that an earlier try stored: it is looked up and its result taken instead of
     paying again. `note` stores a job id durably, the moment it is known; what it raises (the database's
-    giclee.bus.errors.Transient) goes through `make`.
+    giclee.bus.errors.Transient) goes through `make`. `why_not_again` is asked before anything is paid for besides
+    `job`, where that was or may have been billed: None, or the answer to give instead.
     """
 
     key: str
     job: str | None = None
     note: Callable[[str], Awaitable[None]]
+    why_not_again: Callable[[], NotMade | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
