@@ -55,6 +55,7 @@ class Stage:
     attempts: int = 5
     deadline_s: float = 30.0
     pool: str | None = None
+    pools: tuple[str, ...] = topics.POOLS
     projection: bool = False
     refuse: Refuse | None = None
     bury: Callable[[Event | None, BaseException], Awaitable[Burial]] = _bury
@@ -65,11 +66,11 @@ class Stage:
         return f"giclee.{self.name}"
 
     def topics(self) -> tuple[str, ...]:
-        """The topics this stage reads; a stage without a pool reads ImageRouted of every pool."""
+        """The topics this stage reads; a stage without a `pool` reads ImageRouted of all `pools`."""
         found: list[str] = []
         for event in self.reads:
             if event is ImageRouted and self.pool is None:
-                found += [topics.topic_of(event, pool) for pool in topics.POOLS]
+                found += [topics.topic_of(event, pool) for pool in self.pools]
             else:
                 found.append(topics.topic_of(event, self.pool))
         return tuple(dict.fromkeys(found))

@@ -7,6 +7,7 @@ Topics, partitions, configs, and for every group and partition a first offset, b
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -93,7 +94,10 @@ def target_from_env() -> Target:
     replication = os.environ.get("GICLEE_TOPIC_REPLICATION") or str(DEFAULT_REPLICATION)
     if not replication.isdecimal() or int(replication) < 1:
         raise Trouble(f"GICLEE_TOPIC_REPLICATION={replication!r} is not a number of replicas.")
-    return Target(servers, os.environ.get("GICLEE_TOPIC_PREFIX", ""), int(replication))
+    pools = tuple(name.strip() for name in os.environ.get("GICLEE_POOLS", "").split(",") if name.strip())
+    if wrong := [name for name in pools if not re.fullmatch(r"[a-z0-9-]{1,24}", name)]:
+        raise Trouble(f"GICLEE_POOLS: {', '.join(map(repr, wrong))} cannot be a pool: a-z, 0-9 and -, at most 24.")
+    return Target(servers, os.environ.get("GICLEE_TOPIC_PREFIX", ""), int(replication), pools or POOLS)
 
 
 def plan(target: Target) -> list[Change]:

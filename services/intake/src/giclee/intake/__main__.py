@@ -52,6 +52,7 @@ async def main(settings: IntakeSettings) -> None:
             handle=partial(handle, apply=Gathered(projection.apply, BATCH_MAX)),
             concurrency=CONCURRENCY,
             projection=True,
+            pools=settings.pools,
         )
         relay = outbox.PlainRelay(pool, SCHEMA, transport, encode=encoder.from_json if encoder else None)
         service = run.Service(

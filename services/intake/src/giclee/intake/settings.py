@@ -18,6 +18,7 @@ class IntakeSettings(Settings):
     api_key: SecretStr = setting(env="GICLEE_API_KEY", min_length=16)
     request_ttl_h: int = setting(env="GICLEE_REQUEST_TTL_H", ge=1, le=8760)
     public_url: str | None = setting(env="GICLEE_PUBLIC_URL", pattern=_URL)
+    pools: tuple[str, ...] = setting(env="GICLEE_POOLS")
     port: int = setting(8000, ge=0, le=65535, unit="port", says="Port of the requests API.")
     assets_url: str | None = setting(
         None, pattern=_URL, says="What callers see the publisher's assets API as; absent means GICLEE_PUBLIC_URL."
