@@ -219,7 +219,7 @@ async def _stage(chosen: GpuWorkerSettings, provider: Diffusion, model: Model) -
 async def main(rounds: int, images: int) -> None:
     """Print one line a round: raw, worker, and how many images were equal."""
     chosen = settings.load(GpuWorkerSettings)
-    model = warm.rows_of(chosen.pool, chosen.config, Path(chosen.models_dir))[MODEL]
+    model = warm.rows_of(chosen.weights(), chosen.config, Path(chosen.models_dir))[MODEL]
     loaded: list[Any] = []
 
     def load(row: Model, folder: Path, where: str) -> Any:

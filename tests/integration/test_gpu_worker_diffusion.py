@@ -240,10 +240,30 @@ async def test_only_so_many_models_stay_resident_and_the_one_longest_unused_goes
         return load_pipeline(row, place, device)
 
     provider = Diffusion("cpu", resident_max=2, load=load)
-    a, b, c = (model(name, provider="diffusion", location=str(folder)) for name in "abc")
+    dtypes = ("float32", "float16", "bfloat16")
+    a, b, c = (
+        model(name, provider="diffusion", location=str(folder), dtype=dtypes["abc".index(name)]) for name in "abc"
+    )
     for row in (a, b, a, c, a, b):
         await provider.describe(row)
     assert loads == ["a", "b", "c", "b"]
+
+
+async def test_rows_of_the_same_weights_are_one_model_on_the_device(folder: Path) -> None:
+    """A pool for each priority does not double what its model takes of the memory."""
+    from giclee.gpu_worker.providers.diffusion import Diffusion, load_pipeline
+
+    loads: list[str] = []
+
+    def load(row: Model, place: Path, device: str) -> Any:
+        loads.append(row.name)
+        return load_pipeline(row, place, device)
+
+    provider = Diffusion("cpu", resident_max=1, load=load)
+    now, bulk = (model(name, provider="diffusion", pool=name, location=str(folder)) for name in ("now", "bulk"))
+    for row in (now, bulk, now):
+        await provider.describe(row)
+    assert loads == ["now"]
 
 
 def test_a_device_that_is_not_there_is_said() -> None:

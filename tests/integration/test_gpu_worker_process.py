@@ -8,9 +8,10 @@ import json
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import asyncpg
 import pytest
@@ -20,7 +21,8 @@ from giclee.bus.kafka import KafkaTransport
 from giclee.bus.layers import codec
 from giclee.bus.settings import BlobSettings, KafkaSettings
 from giclee.infra import topics as infra
-from giclee.schemas.events import GenerationFailed, ImageGenerated, ImageRouted
+from giclee.schemas.events import Event, GenerationFailed, ImageGenerated, ImageRouted
+from giclee.schemas.models import Model
 from tests.kit.candidates import closing, hop, model, routed
 from tests.kit.loops import Collector
 from tests.kit.service_process import running
@@ -149,6 +151,58 @@ async def test_a_wrong_file_of_a_model_ends_the_process_with_its_name(env: dict[
     _, said = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 3
     assert b"vae.safetensors is missing" in said and b"weights.safetensors has sha256" in said
+
+
+async def test_what_somebody_waits_for_passes_a_backlog_of_bulk_at_one_worker(
+    env: dict[str, str], tmp_path: Path, kafka: KafkaRunning
+) -> None:
+    """One process, two pools, slow large pictures of bulk: few of them come between the asking and the small picture.
+
+    Each pool has its own stage and group; both are told apart in the figures of one process.
+    """
+    bulk = model("bulk", location="painted", price_usd="0.0004", width=512, height=512, size_max=512, batch_max=1)
+    now = model("now", location="painted", price_usd="0.0004", pool="now")
+    (tmp_path / "giclee.toml").write_text("\n".join(map(_row, (bulk, now))))
+    pools = ("now", "local")
+    infra.apply(infra.Target(kafka.bootstrap_servers, env["GICLEE_TOPIC_PREFIX"], replication=1, pools=pools))
+    env |= {"GICLEE_POOLS": "now,local", "GICLEE_GPU_WORKER_POOL": "now:4,local"}
+    async with outside(env) as seen, sending(env) as send, running("giclee.gpu_worker", env) as port:
+        await send(*(routed(hop(bulk), seed=at, index=at, limit_usd="1") for at in range(200)))
+        for _ in range(3):
+            before = len(seen.on(GENERATED)) + 4
+            await until(lambda least=before: len(seen.on(GENERATED)) >= least, within_s=30)  # type: ignore[misc]
+            before, waited = len(seen.on(GENERATED)), routed(hop(now), limit_usd="1")
+            await send(waited)
+            place = await until(lambda one=waited: _place(seen, one), within_s=30)  # type: ignore[misc]
+            assert place - before <= 15, "bulk that was made before what somebody waited for"
+        assert len(made(seen)) < 190, "there was bulk left"
+        figures = await asyncio.to_thread(lambda: urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
+        assert all(f'giclee_claims_total{{outcome="generated",pool="{pool}"}}' in figures for pool in pools)
+
+
+def _place(seen: Collector, waited: ImageRouted) -> int | None:
+    """How many images came before this candidate's; None while it is not there."""
+    candidates_made = [one.candidate_id for one in made(seen)]
+    return candidates_made.index(waited.candidate_id) if waited.candidate_id in candidates_made else None
+
+
+@asynccontextmanager
+async def sending(env: dict[str, str]) -> AsyncIterator[Callable[..., Awaitable[None]]]:
+    """A way to send events."""
+    writer = transport_of(env).writer("sender")
+    await writer.start()
+
+    async def send(*events: Event) -> None:
+        await writer.send([codec.encode(event, source="test") for event in events])
+
+    yield send
+    await writer.stop()
+
+
+def _row(of: Model) -> str:
+    """A row of models as the operator's file has it."""
+    said = of.model_dump(mode="json", exclude_defaults=True)
+    return "[[models]]\n" + "\n".join(f"{name} = {json.dumps(value)}" for name, value in said.items())
 
 
 def made(seen: Collector) -> list[ImageGenerated]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from giclee.bus.errors import Transient
 from giclee.gpu_worker.batch import Batcher, padded_size
-from giclee.gpu_worker.provider import Ask, DeviceLost, Made, Shape
-from giclee.gpu_worker.providers.stub import Stub
+from giclee.gpu_worker.provider import Answer, Ask, Description, DeviceLost, Made, Shape
+from giclee.gpu_worker.providers.stub import CAPABILITIES, Stub
+from giclee.schemas.models import Model
 from tests.kit.candidates import model
 from tests.kit.wait import until
 
@@ -127,3 +128,114 @@ async def test_a_lost_device_is_an_outage_for_candidates_and_the_end_of_the_proc
     assert said.value.scope == "dependency"
     with pytest.raises(DeviceLost):
         await running
+
+
+# ---- pools that share a device ------------------------------------------------------------------
+
+NOW, BULK = (model(pool, pool=pool, batch_max=4) for pool in ("now", "bulk"))
+
+
+async def _nothing() -> None:
+    return None
+
+
+class Press:
+    """A device whose batches take `seconds` of its own clock; `before` is awaited in each, `after` called then."""
+
+    capabilities = CAPABILITIES
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        self.seconds, self.now = seconds, 0.0
+        self.batches: list[str] = []
+        self.before: Callable[[], Awaitable[None]] = _nothing
+        self.after: Callable[[], None] = lambda: None
+
+    async def make(self, model: Model, asks: Sequence[Ask], padded: int) -> Sequence[Answer]:
+        self.batches.append(model.pool)
+        await self.before()
+        self.now += self.seconds
+        self.after()
+        return [Made(body=b"", content_type="image/webp", width=64, height=64, seconds=self.seconds)] * len(asks)
+
+    async def describe(self, model: Model) -> Description:
+        return Description(weights_sha256=None, where="a press", resident=True)
+
+    def shared(self, wait_ms: float = 0, **weights: int) -> Batcher:
+        """A queue before it."""
+        return Batcher({"stub": self}, wait_ms=wait_ms, weights=weights, now=lambda: self.now)
+
+
+def asked(batcher: Batcher, row: Model, count: int) -> list[asyncio.Task[Answer]]:
+    shape = Shape(model=row.name, width=64, height=64, steps=8, guidance_scale=2.0)
+    return [
+        asyncio.create_task(batcher.make(row, Ask(shape=shape, prompt="a small red circle", seed=seed)))
+        for seed in range(count)
+    ]
+
+
+@pytest.mark.parametrize("weights", [{"now": 4}, {}, {"now": 1, "bulk": 9}])
+async def test_behind_a_thousand_of_bulk_what_somebody_waits_for_is_in_the_very_next_batch(
+    weights: dict[str, int],
+) -> None:
+    """Whatever the weights, and a second one that comes later too: only the batch in progress is before it."""
+    press, waited = Press(), list[asyncio.Task[Answer]]()
+    batcher = press.shared(**weights)
+    bulk = asked(batcher, BULK, 1000)
+    await asyncio.sleep(0)
+
+    async def comes() -> None:
+        if len(press.batches) in (7, 20):
+            waited.extend(asked(batcher, NOW, 1))
+            await asyncio.sleep(0)
+
+    press.before = comes
+    running = asyncio.create_task(batcher.run())
+    await asyncio.gather(*bulk)
+    running.cancel()
+    assert all(one.done() for one in waited)
+    assert [at for at, pool in enumerate(press.batches) if pool == "now"] == [7, 20]
+    assert len(press.batches) == 252
+
+
+@pytest.mark.parametrize(("weight", "share"), [(1, 1 / 2), (4, 1 / 5), (9, 1 / 10), (100, 1 / 61)])
+async def test_under_endless_load_of_what_somebody_waits_for_bulk_has_its_share(weight: int, share: float) -> None:
+    """600 batches of a second, weights to within one batch; at 100 to 1 the minute counts, not the hundredth part."""
+    press, done = Press(), asyncio.Event()
+    batcher = press.shared(now=weight)
+    waiting = [*asked(batcher, BULK, 2400), *asked(batcher, NOW, 2400)]
+    await asyncio.sleep(0)
+    press.after = lambda: done.set() if len(press.batches) == 600 else None
+    running = asyncio.create_task(batcher.run())
+    await done.wait()
+    running.cancel()
+    for one in waiting:
+        one.cancel()
+    assert abs(press.batches[:600].count("bulk") - 600 * share) <= 1
+
+
+async def test_an_idle_device_that_waits_for_company_makes_a_full_batch_of_another_pool_first() -> None:
+    """One of bulk lies there for its second, four of the other pool come: they do not wait for bulk's company."""
+    press = Press()
+    batcher = press.shared(wait_ms=1000, now=4)
+    bulk = asked(batcher, BULK, 1)
+    running = asyncio.create_task(batcher.run())
+    await asyncio.sleep(0)
+    await asyncio.gather(*asked(batcher, NOW, 4))
+    await asyncio.gather(*bulk)  # the press took its second, so it waits no longer
+    running.cancel()
+    assert press.batches == ["now", "bulk"]
+
+
+async def test_who_stopped_waiting_takes_no_place_in_a_batch() -> None:
+    """Of six four went away: the two that wait are one batch."""
+    press = Press()
+    batcher = press.shared()
+    bulk = asked(batcher, BULK, 6)
+    await asyncio.sleep(0)
+    for one in bulk[:4]:
+        one.cancel()
+    await asyncio.sleep(0)
+    running = asyncio.create_task(batcher.run())
+    await asyncio.gather(*bulk[4:])
+    running.cancel()
+    assert press.batches == ["bulk"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from decimal import Decimal
 
-import pytest
-
-from giclee.gpu_worker.calls import MINUTE_S, Bucket, Calls
+from giclee.bus.errors import Transient
+from giclee.gpu_worker.calls import Calls, caps_of
 from giclee.gpu_worker.provider import Answer, Ask, Call, NotMade, Shape
+from giclee.gpu_worker.rates import LEASE_S, MINUTE_S, Cap, Lease
+from giclee.schemas.models import Model
 from tests.kit.candidates import model
 from tests.kit.shop import NAME, Paid, Shop
 from tests.kit.wait import until
@@ -35,37 +35,6 @@ async def _kept(job: str) -> None:
 def ask(number: int = 0) -> Ask:
     shape = Shape(model=ROW.name, width=64, height=64, steps=8, guidance_scale=2.0)
     return Ask(shape=shape, prompt="a small red circle", seed=number, call=Call(key=f"key-{number}", note=_kept))
-
-
-@pytest.mark.parametrize("per_minute", [1, 4, 600])
-def test_no_minute_has_more_calls_than_allowed_and_none_is_held_back_longer_than_needed(per_minute: int) -> None:
-    """3,000 asks at random times: every window of a minute fits, and each call is as early as that lets it be."""
-    chance, bucket = random.Random(per_minute), Bucket(per_minute)
-    now = 0.0
-    times: list[float] = []
-    for _ in range(3000):
-        now += chance.expovariate(per_minute / MINUTE_S) * chance.choice((0.0, 0.2, 3.0))
-        wait_s = bucket.take(now, patience_s=1e9)
-        assert wait_s is not None
-        earliest = times[-per_minute] + MINUTE_S if len(times) >= per_minute else 0.0
-        assert now + wait_s == pytest.approx(max(now, earliest))
-        times.append(now + wait_s)
-    assert all(later - first >= MINUTE_S - 1e-6 for first, later in zip(times, times[per_minute:], strict=False))
-
-
-def test_who_would_wait_too_long_takes_no_token() -> None:
-    """And the next one gets it at its time."""
-    bucket = Bucket(1)
-    assert bucket.take(0.0) == 0.0
-    assert bucket.take(1.0, patience_s=10) is None
-    assert bucket.take(55.0, patience_s=10) == 5.0
-
-
-def test_without_a_rate_only_a_provider_that_wants_to_be_left_alone_makes_anybody_wait() -> None:
-    bucket = Bucket(None)
-    assert [bucket.take(0.0) for _ in range(100)] == [0.0] * 100
-    bucket.close(30.0)
-    assert (bucket.take(10.0), bucket.take(31.0), bucket.take(0.0, patience_s=29)) == (20.0, 0.0, None)
 
 
 async def test_no_more_calls_are_out_than_the_provider_takes_at_once() -> None:
@@ -96,7 +65,7 @@ async def test_calls_a_minute_are_waited_for_on_the_loops_clock() -> None:
 
     for number in range(3):
         await calls.make(ROW, ask(number), begin)
-    assert began == [0.0, 0.0, MINUTE_S]
+    assert began == [0.0, 0.0, MINUTE_S + LEASE_S]
 
 
 async def test_a_provider_that_asks_to_be_left_alone_is_and_the_chain_goes_on() -> None:
@@ -136,3 +105,124 @@ async def test_who_must_not_call_does_not_and_frees_its_place() -> None:
     assert await calls.make(ROW, ask(), refuse) is cap
     assert not paid.asked
     assert not isinstance(await calls.make(ROW, ask()), NotMade)
+
+
+# ---- pools that share a provider ----------------------------------------------------------------
+
+NOW, BULK = (model(name, provider=NAME, pool=name, location="flux", price_usd="0.04") for name in ("now", "bulk"))
+
+
+def asking(calls: Calls, row: Model, count: int) -> list[asyncio.Task[Answer]]:
+    shape = Shape(model=row.name, width=64, height=64, steps=8, guidance_scale=2.0)
+    return [
+        asyncio.create_task(
+            calls.make(
+                row,
+                Ask(shape=shape, prompt="a ring", seed=at, call=Call(key=f"{row.pool}-{at}", note=_kept)),
+            )
+        )
+        for at in range(count)
+    ]
+
+
+async def test_the_next_place_at_a_provider_is_that_of_what_somebody_waits_for() -> None:
+    """Two places, both held by bulk, 40 more of bulk in line: the two that come then are the next two."""
+    shop = Shop()
+    shop.open.clear()
+    paid = Paid(shop, concurrency=2)
+    calls = Calls({NAME: paid}, weights={"now": 4})
+    bulk = asking(calls, BULK, 42)
+    await until(lambda: len(paid.asked) == 2)
+    now = asking(calls, NOW, 2)
+    await asyncio.sleep(0)
+    shop.open.set()
+    await asyncio.gather(*bulk, *now)
+    assert [one.key.partition("-")[0] for one in paid.asked[:4]] == ["bulk", "bulk", "now", "now"]
+
+
+async def test_places_at_a_provider_are_shared_by_weight() -> None:
+    """100 calls while both pools always wait: 80 and 20, to within one."""
+    paid = Paid(Shop(), concurrency=1)
+    calls = Calls({NAME: paid}, weights={"now": 4})
+    waiting = [*asking(calls, BULK, 100), *asking(calls, NOW, 100)]
+    await until(lambda: len(paid.asked) >= 100)
+    for one in waiting:
+        one.cancel()
+    whose = [one.key.partition("-")[0] for one in paid.asked[:100]]
+    assert abs(whose.count("bulk") - 20) <= 1
+
+
+async def test_what_somebody_waits_for_does_not_stand_behind_bulk_that_waits_for_the_next_minute() -> None:
+    """Two calls a minute, places enough: of the second minute's two the one that came last is the first."""
+    clock, paid, waits = Clock(), Paid(Shop(), per_minute=2), asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        await waits.wait()
+        clock.now += seconds
+
+    calls = Calls({NAME: paid}, patience_s=1e6, weights={"now": 4}, now=lambda: clock.now, sleep=sleep)
+    bulk = asking(calls, BULK, 5)
+    await until(lambda: len(paid.asked) == 2)
+    now = asking(calls, NOW, 1)
+    await asyncio.sleep(0)
+    waits.set()
+    await asyncio.gather(*bulk, *now)
+    assert [one.key.partition("-")[0] for one in paid.asked] == ["bulk", "bulk", "now", "bulk", "bulk", "bulk"]
+    assert clock.now == 2 * (MINUTE_S + LEASE_S)
+
+
+async def test_rows_of_one_location_share_the_cap_of_their_rows_and_others_go_on() -> None:
+    """Three calls a minute of one model, whichever row names it; another model of the provider waits for nobody."""
+    clock, paid = Clock(), Paid(Shop())
+    calls = Calls({NAME: paid}, patience_s=10, now=lambda: clock.now, sleep=clock.sleep)
+    capped = [row.model_copy(update={"per_minute": 3}) for row in (NOW, BULK)]
+    answers = await asyncio.gather(*(one for row in capped for one in asking(calls, row, 2)))
+    assert [getattr(one, "code", "made") for one in answers].count("call_rate") == 1
+    other = model("sdxl", provider=NAME, pool="bulk", location="sdxl", per_minute=1)
+    assert not isinstance((await asyncio.gather(*asking(calls, other, 1)))[0], NotMade)
+
+
+def test_a_call_counts_under_its_rows_cap_and_its_providers() -> None:
+    """Under the name of the location that every worker gives it, wherever its file lies there."""
+    paid = Paid(Shop(), per_minute=600)
+    here = BULK.model_copy(update={"per_minute": 60, "location": "/srv/giclee/schnell.json"})
+    there = NOW.model_copy(update={"per_minute": 60, "location": "/opt/schnell.json"})
+    assert caps_of(here, paid.capabilities) == caps_of(there, paid.capabilities)
+    assert caps_of(here, paid.capabilities) == (Cap("shop schnell.json", 60), Cap("shop", 600))
+    assert caps_of(BULK, Paid(Shop()).capabilities) == ()
+
+
+async def test_an_outage_of_what_counts_calls_reaches_all_who_wait_and_ends_with_it() -> None:
+    """Nobody calls uncounted, nobody hangs."""
+    away = True
+
+    class Rates:
+        async def lease(self, cap: Cap, wanted: int) -> Lease:
+            if away:
+                raise Transient("the database is away")
+            return Lease(wanted, 0.0)
+
+    paid = Paid(Shop(), per_minute=60)
+    calls = Calls({NAME: paid}, rates=Rates())
+    found = await asyncio.gather(*asking(calls, BULK, 5), return_exceptions=True)
+    assert [type(one) for one in found] == [Transient] * 5 and not paid.asked
+    away = False
+    assert not any(isinstance(one, NotMade) for one in await asyncio.gather(*asking(calls, BULK, 5)))
+
+
+async def test_who_is_cut_off_when_let_in_frees_its_place() -> None:
+    """One place: cancelled in the very moment, in line, and at work; the next one is served each time."""
+    shop = Shop()
+    paid = Paid(shop, concurrency=1)
+    calls = Calls({NAME: paid})
+    for steps in range(8):
+        shop.open.clear()
+        cut, waiting = asking(calls, BULK, 2)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        cut.cancel()
+        waiting.cancel()
+        await asyncio.wait([cut, waiting])
+        shop.open.set()
+        (answer,) = await asyncio.gather(*asking(calls, BULK, 1))
+        assert not isinstance(answer, NotMade)

@@ -55,8 +55,28 @@ def test_addresses_of_providers_come_as_pairs() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        (None, {"local": 1}),
+        ("hosted", {"hosted": 1}),
+        ("local-now:4,local", {"local-now": 4, "local": 1}),
+        ("a:100,b:1,c:20", {"a": 100, "b": 1, "c": 20}),
+    ],
+)
+def test_a_worker_serves_one_pool_or_several_with_weights(text: str | None, weights: dict[str, int]) -> None:
+    """A name alone weighs 1; the order is kept."""
+    said = {} if text is None else {"GICLEE_GPU_WORKER_POOL": text}
+    assert list(settings.read(GpuWorkerSettings, {**NEEDED, **said}).weights().items()) == list(weights.items())
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("POOL", "Local"),
+        ("POOL", "local:0"),
+        ("POOL", "local:101"),
+        ("POOL", "local,"),
+        ("POOL", "local:2,hosted,local"),
         ("BASE_URLS", "comfyui"),
         ("BASE_URLS", "comfyui=ftp://x"),
         ("BASE_URLS", "=http://x"),

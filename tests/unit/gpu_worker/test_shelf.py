@@ -129,17 +129,17 @@ def test_the_rows_of_a_pool_come_from_manifests_and_the_operators_file(folder: P
         'pool="big"\nprice_usd="0.01"\nsteps=20\nwidth=1024\nheight=1024\nsize_min=512\nsize_max=1536\n'
     )
     root = folder.parent
-    assert set(warm.rows_of("local", str(config), root)) == set(models.BUILTIN)
-    assert set(warm.rows_of("big", str(config), root)) == {"sdxl"}
-    assert warm.rows_of("local", None, root)["shapes-final"].revision == "r1"
+    assert set(warm.rows_of(["local"], str(config), root)) == set(models.BUILTIN)
+    assert set(warm.rows_of(["big"], str(config), root)) == {"sdxl"}
+    assert warm.rows_of(["local"], None, root)["shapes-final"].revision == "r1"
 
 
 def test_a_worker_without_a_model_or_with_half_of_the_demo_says_so(folder: Path, tmp_path: Path) -> None:
     """The process exits with this message."""
     with pytest.raises(ModelUnusable, match="shapes-draft is missing"):
-        warm.rows_of("local", None, folder.parent)
+        warm.rows_of(["local"], None, folder.parent)
     with pytest.raises(ModelUnusable, match="no model of the pool hosted"):
-        warm.rows_of("hosted", None, tmp_path / "nowhere")
+        warm.rows_of(["hosted"], None, tmp_path / "nowhere")
 
 
 def test_a_manifest_that_cannot_be_read_is_named(folder: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_manifest_that_cannot_be_read_is_named(folder: Path) -> None:
 
 def test_every_wrong_file_of_every_model_is_said_at_once(folder: Path) -> None:
     """Start-up reports all bad models together."""
-    second = row_of(folder).model_copy(update={"name": "other"})
+    second = row_of(folder).model_copy(update={"name": "other", "dtype": "float16"})
     (folder / "model_index.json").unlink()
     with pytest.raises(ModelUnusable) as said:
         warm.check_files({"a": row_of(folder), "b": second})

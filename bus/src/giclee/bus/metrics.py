@@ -43,6 +43,7 @@ METRICS: dict[str, Metric] = {
     "giclee_claims_taken_over_total": Metric("counter", ("pool",), "Claims whose owner vanished, taken over here."),
     "giclee_images_total": Metric("counter", ("model", "padded"), "Images asked of a model, by padded batch size."),
     "giclee_generation_seconds": Metric("seconds", ("model",), "Time of one image: its share of a batch."),
+    "giclee_turn_wait_seconds": Metric("seconds", ("pool",), "Time an ask waited for a device or a provider's slot."),
     "giclee_paid_again_total": Metric("counter", ("provider",), "Calls paid although an earlier one may be too."),
     "giclee_spend_refused_total": Metric("counter", ("provider",), "Calls not made because a spend cap was reached."),
     "giclee_price_differences_total": Metric("counter", ("provider", "model"), "Calls that cost other than expected."),

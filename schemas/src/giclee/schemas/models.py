@@ -35,8 +35,9 @@ class Model(StrictPart):
     names them, built-in ones under `models/`), a repository name or a provider's name for it, pinned by `revision`.
     `price_usd` is for one image at the model's own steps; `seconds` is what one image is expected to take; sizes are
     in pixels and must be multiples of `size_multiple`. `priorities` are those it works for: a pool of its own for
-    interactive work, another for bulk. `per_minute` calls are allowed by the provider. `data_terms` says what the
-    provider may do with prompts and pictures; what it keeps or learns from is not private.
+    interactive work, another for bulk. `per_minute` calls are allowed by the provider at this `location`, to all
+    workers and all rows that name it together. `data_terms` says what the provider may do with prompts and pictures;
+    what it keeps or learns from is not private.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -64,6 +65,11 @@ class Model(StrictPart):
     priorities: Annotated[list[Priority], Field(min_length=1)] = ["interactive", "standard", "bulk"]
     per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     data_terms: DataTerms = "nothing-kept"
+
+    @property
+    def weights(self) -> tuple[str, str, str, str]:
+        """What rows that need loading only once have in common."""
+        return self.provider, self.location, self.revision, self.dtype
 
     @model_validator(mode="after")
     def _private_means_that_nothing_is_kept(self) -> Model:

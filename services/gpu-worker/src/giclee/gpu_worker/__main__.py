@@ -21,6 +21,7 @@ from giclee.gpu_worker.handle import Worker
 from giclee.gpu_worker.inquiries import Inquiries
 from giclee.gpu_worker.ledger import Ledger
 from giclee.gpu_worker.provider import ModelUnusable, Provider
+from giclee.gpu_worker.rates import SharedRates
 from giclee.gpu_worker.settings import GpuWorkerSettings, keys_of
 from giclee.gpu_worker.shelf import Shelf
 from giclee.gpu_worker.sweep import Sweeper
@@ -34,7 +35,8 @@ MODELS_EXIT_CODE = 3
 
 async def main(chosen: GpuWorkerSettings) -> None:
     """Check and load the models, then serve until told to stop."""
-    rows = warm.rows_of(chosen.pool, chosen.config, Path(chosen.models_dir))
+    weights = chosen.weights()
+    rows = warm.rows_of(weights, chosen.config, Path(chosen.models_dir))
     warm.check_providers(rows, providers.TABLE)
     warm.check_files(rows)
     caps = spend_caps.load(chosen.config, warm.providers_of(chosen.config, Path(chosen.models_dir)))
@@ -42,28 +44,44 @@ async def main(chosen: GpuWorkerSettings) -> None:
     hosted = {name: one for name, one in made.items() if name not in OWN_PROVIDERS}
     first = WarmUp(list(rows.values()), made, resident_max=chosen.resident_max)
     await first.load()
-    transport = kafka.KafkaTransport(chosen.kafka, client_id=f"giclee-gpu-worker-{chosen.pool}")
+    transport = kafka.KafkaTransport(chosen.kafka, client_id=f"giclee-gpu-worker-{'_'.join(weights)}")
     connected = database.connect(chosen.database, SCHEMA)
     async with providers.closing(made), connected as pool, blobs.connect(chosen.blobs) as store:
         port = chosen.process.health_port  # bound before anything is claimed, and let go of last
         bills = {name: one.capabilities for name, one in hosted.items()}
         ledger = Ledger(pool, bills, caps, difference_max=chosen.price_difference_max)
-        claims = Claims(pool, chosen.pool, place=str(port) if port else None, ledger=ledger)
-        batcher = Batcher(made, wait_ms=chosen.batch_wait_ms)
-        calls = Calls(hosted, patience_s=chosen.deadline_s / 2)
-        worker = Worker(claims=claims, shelf=Shelf(rows), batcher=batcher, blobs=store, calls=calls)
-        stage = worker.stage(concurrency=chosen.concurrency, deadline_s=chosen.deadline_s)
+        batcher = Batcher(made, wait_ms=chosen.batch_wait_ms, weights=weights)
+        calls = Calls(hosted, patience_s=chosen.deadline_s / 2, weights=weights, rates=SharedRates(pool))
+        workers = [  # of one device and one way to providers, a stage for each pool
+            Worker(
+                claims=Claims(pool, one, place=str(port) if port else None, ledger=ledger),
+                shelf=Shelf({row.name: row for row in rows.values() if row.pool == one}),
+                batcher=batcher,
+                blobs=store,
+                calls=calls,
+            )
+            for one in weights
+        ]
+        stages = [one.stage(concurrency=chosen.concurrency, deadline_s=chosen.deadline_s) for one in workers]
 
-        async def submit(record: Record) -> None:
-            await service.submit[stage.name](record)
+        async def submit(name: str, record: Record) -> None:
+            await service.submit[name](record)
 
-        sweeper, inquiries = Sweeper(claims, submit), Inquiries(claims)
+        sweepers = [
+            Sweeper(one.claims, partial(submit, stage.name)) for one, stage in zip(workers, stages, strict=True)
+        ]
+        inquiries = Inquiries(workers[0].claims)  # rows are found whatever their pool
         relay = PlainRelay(pool, SCHEMA, transport)
         service = run.Service(
-            name=f"gpu-worker.{chosen.pool}",
+            name=f"gpu-worker.{'_'.join(weights)}",
             settings=chosen,
-            stages=(stage,),
-            background=(batcher.run, first.run, sweeper.renew, sweeper.sweep, sweeper.forget, relay.run),
+            stages=stages,
+            background=(
+                batcher.run,
+                first.run,
+                relay.run,
+                *(work for one in sweepers for work in (one.renew, one.sweep, one.forget)),
+            ),
             internal={"/internal/claims": inquiries.claims, "/internal/calls": inquiries.calls},
             checks={"models": first.check, "database": partial(database.ping, pool), "blobs": store.check},
         )

@@ -6,7 +6,7 @@ Models of providers that bill are only asked for: no image is paid for that nobo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from giclee.bus import failpoints, telemetry
@@ -19,17 +19,19 @@ from giclee.schemas.models import OWN_PROVIDERS, Model
 log = telemetry.logger(__name__)
 
 
-def rows_of(pool: str, config: str | None, models_dir: Path) -> dict[str, Model]:
-    """The models of a pool by name. Errors: ModelUnusable for none, or for a demo model whose folder is gone;
-    InvalidInput for rows that cannot be read."""
+def rows_of(pools: Collection[str], config: str | None, models_dir: Path) -> dict[str, Model]:
+    """The models of these pools by name. Errors: ModelUnusable for a pool without any, or for a demo model whose folder
+    is gone; InvalidInput for rows that cannot be read."""
     builtin = models.builtin(models_dir)
     rows, _ = models.load(config, builtin)
     gone = [str(models_dir / name) for name in models.BUILTIN if builtin and name not in rows]
     if gone:
         raise ModelUnusable(f"the folder {' and the folder '.join(gone)} is missing; `make models` makes it")
-    mine = {name: row for name, row in rows.items() if row.pool == pool}
-    if not mine:
-        raise ModelUnusable(f"no model of the pool {pool}: neither under {models_dir} nor in GICLEE_CONFIG")
+    mine = {name: row for name, row in rows.items() if row.pool in pools}
+    empty = sorted(set(pools) - {row.pool for row in mine.values()})
+    if empty:
+        named = " and of the pool ".join(empty)
+        raise ModelUnusable(f"no model of the pool {named}: neither under {models_dir} nor in GICLEE_CONFIG")
     return mine
 
 
@@ -50,7 +52,7 @@ def check_providers(rows: Mapping[str, Model], known: Collection[str]) -> None:
 def check_files(rows: Mapping[str, Model]) -> None:
     """Hash the folder of every model that has one. Errors: ModelUnusable naming every file of every model at once."""
     wrong: list[str] = []
-    for model in rows.values():
+    for model in distinct(rows.values()):
         folder = Path(model.location)
         if model.provider == "diffusion" and folder.is_dir():
             try:
@@ -61,12 +63,17 @@ def check_files(rows: Mapping[str, Model]) -> None:
         raise ModelUnusable("; ".join(wrong))
 
 
+def distinct(rows: Iterable[Model]) -> list[Model]:
+    """The first row of each that use the same weights: a model may be offered by a pool for each priority."""
+    return list({row.weights: row for row in reversed(list(rows))}.values())[::-1]
+
+
 class WarmUp:
     """The models that shall be resident (at most `resident_max`), those of providers that bill, and whether all are
     there."""
 
     def __init__(self, rows: Sequence[Model], providers: Mapping[str, Provider], *, resident_max: int) -> None:
-        self._rows = [row for row in rows if row.provider in OWN_PROVIDERS][:resident_max]
+        self._rows = distinct(row for row in rows if row.provider in OWN_PROVIDERS)[:resident_max]
         self._hosted = [row for row in rows if row.provider not in OWN_PROVIDERS]
         self._providers = providers
         self._waits_for: str | None = "models are not loaded yet"

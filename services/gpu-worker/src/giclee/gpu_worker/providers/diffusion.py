@@ -83,7 +83,7 @@ class Diffusion:
         self._resident_max = resident_max
         self._download = download
         self._load = load or load_pipeline
-        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, ...], Loaded] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, "device", initializer=devices.prepare, initargs=(threads,))
         self._closed = False
 
@@ -165,7 +165,7 @@ class Diffusion:
 
     def _resident(self, model: Model) -> Loaded:
         """The model on the device, loaded now if need be; the one longest unused makes room. Errors: ModelUnusable."""
-        found = self._loaded.get(model.name)
+        found = self._loaded.get(model.weights)
         if found is None:
             while len(self._loaded) >= self._resident_max:
                 self._loaded.popitem(last=False)
@@ -175,8 +175,8 @@ class Diffusion:
             weights = shelf.verified(model, folder)
             pipeline = self._load(model, folder, self.device.name)
             takes = frozenset(inspect.signature(type(pipeline).__call__).parameters)
-            found = self._loaded[model.name] = Loaded(pipeline, takes, weights)
-        self._loaded.move_to_end(model.name)
+            found = self._loaded[model.weights] = Loaded(pipeline, takes, weights)
+        self._loaded.move_to_end(model.weights)
         return found
 
     def _reproducibility(self, model: Model, padded: int) -> str:
