@@ -20,15 +20,15 @@ STOP_WITHIN_S = 30.0
 
 
 @asynccontextmanager
-async def running(module: str, env: Mapping[str, str]) -> AsyncIterator[int]:
-    """`python -m <module>` with nothing of ours in its environment but `env`; gives its health port.
+async def running(module: str, env: Mapping[str, str], *words: str) -> AsyncIterator[int]:
+    """`python -m <module> <words>` with nothing of ours in its environment but `env`; gives its health port.
 
     Errors: AssertionError when it is not ready in time or does not stop cleanly.
     """
     port = free_port()
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("GICLEE_", "KAFKA_"))}
     mine = {**kept, **env, "GICLEE_HEALTH_PORT": str(port)}
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, env=mine)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, *words, env=mine)
     try:
         await until(lambda: _ready_or_gone(process, port), within_s=READY_WITHIN_S)
         assert process.returncode is None, f"{module} exited with {process.returncode}"

@@ -1,7 +1,7 @@
 """Rate caps as eligibility: a bucket of calls per model, filled by the minute. Says no before the provider would.
 
-Counts what this process routes. Replicas share a cap without knowing of each other, and a worker's own bucket and
-the provider's 429 have the last word; being wrong here costs a fallback, never an image.
+Counts what this process routes, as advice: replicas do not know of each other. The cap itself is kept by the workers,
+all of them together, and the provider's 429 has the last word; being wrong here costs a fallback, never an image.
 """
 
 from __future__ import annotations
