@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 from giclee.bus.loop import Loop
 from giclee.bus.stage import Context, Stage
@@ -34,7 +34,7 @@ class Collector:
     async def revoked(self, partitions: Collection[Partition]) -> None: ...
     async def assigned(self, partitions: Collection[Partition]) -> None: ...
 
-    async def __aenter__(self) -> Collector:
+    async def __aenter__(self) -> Self:
         await self._reader.start(self)
         self._task = asyncio.create_task(self._follow())
         return self

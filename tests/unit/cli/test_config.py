@@ -27,6 +27,8 @@ doubt_at = 3
 [[spend-cap]]
 provider = "diffusion"
 daily_usd = 1
+[[tenant-terms]]
+tenant = "acme"
 [[nonsense]]
 """
 GOOD = """
@@ -60,7 +62,7 @@ def test_every_error_of_every_table_is_said_at_once(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert {
         "/models/0/name", "/asset-type/0/wanted_max", "/evaluator/0/kind", "/gate/0", "/nonsense",
-        "/spend-cap/0/provider",
+        "/spend-cap/0/provider", "/tenant-terms/0",
     } <= set(pointers)  # fmt: skip
     assert pointers.count("/nonsense") == 1
 
@@ -89,7 +91,17 @@ def test_show_is_the_built_in_tables_under_the_file(tmp_path: Path) -> None:
     path = tmp_path / "giclee.toml"
     path.write_text(GOOD)
     shown = json.loads(CliRunner().invoke(app, ["config", "show", str(path), "--json"]).stdout)
-    assert list(shown) == ["models", "prices", "costs", "spend-cap", "gate", "reference", "evaluator", "asset-type"]
+    assert list(shown) == [
+        "models",
+        "prices",
+        "costs",
+        "spend-cap",
+        "tenant-terms",
+        "gate",
+        "reference",
+        "evaluator",
+        "asset-type",
+    ]
     assert {"dimension": "brand", "asset_type": "square", "pass_at": 0.5, "doubt_at": 0.2} in shown["gate"]
     assert "alignment" in {row["dimension"] for row in shown["gate"]}
     assert {"square", "product-tile"} <= {row["name"] for row in shown["asset-type"]}

@@ -16,6 +16,7 @@ from giclee.router.costs import Draw
 from giclee.router.prices import price_of
 from giclee.router.routes import Offer
 from giclee.schemas import reasons
+from giclee.schemas.tenant_terms import Demand, Demands
 from tests.unit.router.builders import (
     AT,
     AT_S,
@@ -88,6 +89,24 @@ def test_confidential_requests_go_to_private_models_only() -> None:
     assert names(choose(request(privacy="confidential"), LIMIT, [public, private])) == ["own"]
     assert names(choose(request(), LIMIT, [public, private])) == ["cloud", "own"]
     assert choose(request(privacy="confidential"), LIMIT, [public]).chain == ()
+
+
+def test_a_tenants_terms_are_kept_by_every_place_of_its_chain() -> None:
+    """Unknown terms and regions are no; a pin does not get around them; other tenants choose as ever."""
+    trains = Offer(model("trains", provider="a", data_terms="trained-on", region="eu", price_usd="0.0001"))
+    silent = Offer(model("silent", provider="b", region="eu", price_usd="0.0002"))
+    abroad = Offer(model("abroad", provider="c", data_terms="kept", region="us", price_usd="0.0003"))
+    nowhere = Offer(model("nowhere", provider="d", data_terms="kept", price_usd="0.0004"))
+    right = Offer(model("right", provider="e", data_terms="kept", region="eu", price_usd="0.0005"))
+    offers = [trains, silent, abroad, nowhere, right]
+    known = knowing(demands=Demands({"acme": Demand(frozenset({"kept", "nothing-kept"}), frozenset({"eu"}))}))
+    choice = choose(request(), LIMIT, offers, known.of("acme"))
+    assert names(choice) == ["right"]
+    assert codes(choice) == dict.fromkeys(("trains", "silent", "abroad", "nowhere"), "no_route")
+    assert choose(request(model={"name": "silent"}), LIMIT, offers, known.of("acme")).chain == ()
+    assert len(choose(request(), LIMIT, offers, known.of("other")).chain) == 5
+    told = " ".join(reason.message for reason in no_route(choose(request(), LIMIT, offers[:4], known.of("acme"))))
+    assert "unknown data terms" in told and "region us" in told and "unknown region" in told
 
 
 @pytest.mark.parametrize(
@@ -261,8 +280,8 @@ def test_health_of_a_provider_that_nobody_offers_changes_nothing() -> None:
 def test_exploring_is_for_public_work_that_nobody_waits_for() -> None:
     """Hundred draws: some standard waves go where we are not sure, no interactive or confidential one does."""
     sure, unsure = (
-        Offer(model("sure", price_usd="0.004", provider="a")),
-        Offer(model("unsure", price_usd="0.0044", provider="b")),
+        Offer(model("sure", price_usd="0.004", provider="a", private=True)),
+        Offer(model("unsure", price_usd="0.0044", provider="b", private=True)),
     )
     known = knowing(told(sure, accepted={"generic": {"passed": 130, "scored": 200, "at": AT}}))
 

@@ -15,6 +15,7 @@ from giclee.router.waves import Asked, Wave, answers, seed_of
 from giclee.schemas import topics
 from giclee.schemas.events import CandidatesRequested, GenerationFailed, ImageRouted
 from giclee.schemas.parts import Reason, candidate_id
+from giclee.schemas.tenant_terms import Demand, Demands
 from tests.unit.router.builders import AT_S, DEMO, DRAFT, FINAL, ID, SDXL, cleared, failing, wave
 
 
@@ -104,6 +105,17 @@ async def test_a_switch_fails_a_wave_that_has_no_choice_yet() -> None:
     assert await router(memory=memory).handle(cleared(2)) == events
     routed = await router(memory=memory).handle(wave(1, 2, 1))
     assert await router(memory=memory).refuse(wave(1, 2, 1), reason) == routed
+
+
+async def test_what_a_tenant_demands_counts_for_its_own_requests_alone() -> None:
+    """First waves and later ones; the reason says what is not known of a model."""
+    eu = {"acme": Demand(regions=frozenset({"eu"}))}
+    at = router(known=Known(demands=Demands(eu)))
+    assert all(isinstance(event, ImageRouted) for event in await at.handle(cleared(1)))
+    for asked in (cleared(1, tenant="acme"), wave(1, 1, 1).model_copy(update={"tenant": "acme"})):
+        (failed,) = await at.handle(asked)
+        assert isinstance(failed, GenerationFailed)
+        assert "unknown region" in failed.reasons[0].message
 
 
 async def test_a_limit_below_every_price_is_said() -> None:

@@ -11,7 +11,7 @@ import typer
 
 from giclee.cli.offline import answer_of
 from giclee.cli.output import BAD, USAGE, AsJson, fail, show, show_json, tell
-from giclee.schemas import models, spend_caps
+from giclee.schemas import models, spend_caps, tenant_terms
 from giclee.schemas.config import TABLES, rows_of, told
 from giclee.schemas.models import Model
 from giclee.schemas.strict import InvalidInput
@@ -69,7 +69,7 @@ def _read(path: str | None) -> tuple[list[dict[str, str]], dict[str, list[dict[s
     """What is wrong, each once, and the rows of every table."""
     wrong: list[dict[str, str]] = []
     rows: dict[str, list[dict[str, Any]]] = {}
-    for ask in (_models(path), _caps(path), *(_of(reader, path) for reader in READERS)):
+    for ask in (_models(path), _caps(path), _terms(path), *(_of(reader, path) for reader in READERS)):
         answer = ask()
         wrong += [one for one in answer["wrong"] if one not in wrong]
         rows |= answer["rows"]
@@ -88,6 +88,15 @@ def _models(path: str | None) -> Callable[[], dict[str, Any]]:
 def _caps(path: str | None) -> Callable[[], dict[str, Any]]:
     def rows() -> dict[str, list[dict[str, Any]]]:
         return {spend_caps.TABLE: [cap._asdict() for cap in spend_caps.load(path, _providers(path))]}
+
+    return lambda: told(rows)
+
+
+def _terms(path: str | None) -> Callable[[], dict[str, Any]]:
+    def rows() -> dict[str, list[dict[str, Any]]]:
+        tenant_terms.load(path)  # what is wrong of rows together
+        found = rows_of(path, tenant_terms.TABLE, tenant_terms.TenantTerms)
+        return {tenant_terms.TABLE: [row.model_dump(mode="json", exclude_none=True) for row in found]}
 
     return lambda: told(rows)
 

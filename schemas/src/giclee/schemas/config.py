@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from giclee.schemas.strict import FieldError, InvalidInput, pointer
 
-TABLES = ("models", "prices", "costs", "spend-cap", "gate", "reference", "evaluator", "asset-type")
+TABLES = ("models", "prices", "costs", "spend-cap", "tenant-terms", "gate", "reference", "evaluator", "asset-type")
 """What can be overlaid in this release; a table of another name is refused, so that nothing is ignored."""
 
 Row = TypeVar("Row", bound=BaseModel)

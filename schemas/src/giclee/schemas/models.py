@@ -19,6 +19,7 @@ from giclee.schemas.prices import UNIT_MAX_USD
 from giclee.schemas.strict import FieldError, InvalidInput
 
 DataTerms = Literal["nothing-kept", "kept", "trained-on"]
+Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 OWN_PROVIDERS = frozenset({"diffusion", "stub"})
 """Providers that make images on devices of our own. Every other one sends bills: what is not known costs money."""
@@ -37,7 +38,8 @@ class Model(StrictPart):
     in pixels and must be multiples of `size_multiple`. `priorities` are those it works for: a pool of its own for
     interactive work, another for bulk. `per_minute` calls are allowed by the provider at this `location`, to all
     workers and all rows that name it together. `data_terms` says what the provider may do with prompts and pictures;
-    what it keeps or learns from is not private.
+    what it keeps or learns from is not private. A hosted row that does not say `data_terms` has unknown ones, and is
+    private only where it says so. `region` is where it computes, in the operator's words.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -65,11 +67,24 @@ class Model(StrictPart):
     priorities: Annotated[list[Priority], Field(min_length=1)] = ["interactive", "standard", "bulk"]
     per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     data_terms: DataTerms = "nothing-kept"
+    region: Region | None = None
 
     @property
     def weights(self) -> tuple[str, str, str, str]:
         """What rows that need loading only once have in common."""
         return self.provider, self.location, self.revision, self.dtype
+
+    @property
+    def terms(self) -> DataTerms | None:
+        """The data terms as far as they are known: nothing leaves devices of our own, of others the row must say."""
+        known = self.provider in OWN_PROVIDERS or "data_terms" in self.model_fields_set
+        return self.data_terms if known else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hosted_is_private_where_it_says_so(cls, row: Any) -> Any:
+        hosted = isinstance(row, dict) and row.get("provider", "diffusion") not in OWN_PROVIDERS
+        return {"private": False, **row} if hosted else row
 
     @model_validator(mode="after")
     def _private_means_that_nothing_is_kept(self) -> Model:

@@ -19,6 +19,7 @@ from giclee.router.quote import Quote
 from giclee.router.routes import catalogue
 from giclee.router.settings import RouterSettings
 from giclee.router.store import Waves
+from giclee.schemas import tenant_terms
 from giclee.schemas.events import (
     CandidatesRequested,
     GenerationFailed,
@@ -29,6 +30,7 @@ from giclee.schemas.events import (
     SwitchSet,
 )
 from giclee.schemas.strict import InvalidInput
+from giclee.schemas.tenant_terms import Demands
 
 
 async def main(own: RouterSettings) -> None:
@@ -37,6 +39,7 @@ async def main(own: RouterSettings) -> None:
         tables = catalogue(own.config, Path(own.models_dir), own.pools)
         prices = rows_of(own.config, [offer.model for offer in tables.offers])
         terms = terms_of(own.config)
+        demands = Demands(tenant_terms.load(own.config))
     except InvalidInput as error:
         sys.exit(f"router: {error}")
     transport = kafka.KafkaTransport(own.kafka, client_id="giclee-router")
@@ -50,6 +53,7 @@ async def main(own: RouterSettings) -> None:
         advice=advice.Advice(health.rows, switches.rows),
         switches=switches.rows,
         terms=terms,
+        demands=demands,
     )
     async with database.connect(own.database, schema="router") as pool:
         store = Waves(pool)

@@ -9,7 +9,7 @@ try there is better than none. Health, prices' feeds and caps may all be missing
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import ROUND_UP, Decimal
 
@@ -25,6 +25,7 @@ from giclee.schemas.events import Cleared, SwitchSet
 from giclee.schemas.health import Weighed
 from giclee.schemas.models import Model
 from giclee.schemas.parts import USD_PLACES, Hop, ModelUsed, Params, Part, Reason
+from giclee.schemas.tenant_terms import Demand, Demands
 
 STAGE = "router"
 _SMALLEST = Decimal(1).scaleb(-USD_PLACES)
@@ -48,13 +49,21 @@ DISCARDED = Choice(losers=(Reason(code="discarded", stage=STAGE, message="an ope
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """All that a choice may know besides the request: prices, health, caps, switches, and what a try brings."""
+    """All that a choice may know besides the request: prices, health, caps, switches, what a try brings, and what is
+    demanded by tenants; `demand` is that of the request's (`of`)."""
 
     prices: Prices = field(default_factory=Prices)
     advice: Advice = field(default_factory=lambda: Advice({}))
     caps: Caps = field(default_factory=Caps)
     switches: Mapping[str, SwitchSet] = field(default_factory=dict)
     terms: Terms = field(default_factory=Terms)
+    demands: Demands = field(default_factory=Demands)
+    demand: Demand | None = None
+
+    def of(self, tenant: str) -> Known:
+        """The same, for a request of `tenant`."""
+        demand = self.demands.of(tenant)
+        return self if demand is None else replace(self, demand=demand)
 
     def taken(self, offers: Sequence[Offer], choice: Choice, count: int, now_s: float) -> None:
         """`count` candidates go where `choice` says first: that counts against a cap, and is a trial on trial."""
@@ -74,7 +83,7 @@ def rank(
     Where the request allows it and `draw` is lucky, acceptance is drawn from what is believed of it: the little
     exploring that keeps beliefs true.
     """
-    wish, questions = wish_of(request, limit_usd, now_s), asked_of(request)
+    wish, questions = wish_of(request, limit_usd, now_s, known.demand), asked_of(request)
     explores = draw is not None and draw.explores and may_explore(request)
     prices, advice = known.prices, known.advice
     prices.look(now_s)

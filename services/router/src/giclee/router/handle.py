@@ -47,7 +47,7 @@ class Router:
             return await self._answer(event, DISCARDED)
         now_s, draw = self._clock(), Draw(seed_of(event, event.indices().start))
         choice = choose(
-            event.request, event.limit_usd, self._catalogue.offers, self._known,
+            event.request, event.limit_usd, self._catalogue.offers, self._known.of(event.tenant),
             now_s=now_s, draw=draw, silent=getattr(event, "hedges", ()),
         )  # fmt: skip
         return await self._answer(event, choice, now_s)

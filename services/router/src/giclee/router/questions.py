@@ -1,7 +1,7 @@
 """What a model must be able and allowed to do to be asked for an image. Pure; every no is a reason.
 
-The cheapest question to answer comes first; the first no makes a model a loser. Whoever is not private enough, has no
-known price or is refused by a switch is out, whatever it costs.
+The cheapest question to answer comes first; the first no makes a model a loser. Whoever is not private enough, breaks
+the tenant's terms, has no known price or is refused by a switch is out, whatever it costs.
 """
 
 from __future__ import annotations
@@ -15,25 +15,28 @@ from giclee.router.routes import Route, route_of
 from giclee.schemas.events import Cleared
 from giclee.schemas.models import Model
 from giclee.schemas.parts import Adjustment, Priority
+from giclee.schemas.tenant_terms import Demand
 
 BULK_AGED_S, STANDARD_AGED_S = 3600.0, 1800.0
 """After so long in the line work may use the pools of the next priority: bulk is late, never starved."""
 
 
 class Wish(NamedTuple):
-    """What is asked of every model. `priority` is the request's, raised where it has waited long; `left_s` its time."""
+    """What is asked of every model. `priority` is the request's, raised where it has waited long; `left_s` its time;
+    `demand` its tenant's."""
 
     request: Cleared
     limit_usd: Decimal
     route: Route
     priority: Priority
     left_s: float
+    demand: Demand | None = None
 
 
-def wish_of(request: Cleared, limit_usd: Decimal, now_s: float) -> Wish:
+def wish_of(request: Cleared, limit_usd: Decimal, now_s: float, demand: Demand | None = None) -> Wish:
     """What `request` wants at `now_s`, in seconds since 1970."""
     left_s = request.closes_by.timestamp() - now_s
-    return Wish(request, limit_usd, route_of(request), aged(request, now_s), left_s)
+    return Wish(request, limit_usd, route_of(request), aged(request, now_s), left_s, demand)
 
 
 Why = tuple[str, str] | None
@@ -65,6 +68,11 @@ def _private(wish: Wish, model: Model) -> Why:
         kept = "" if model.data_terms == "nothing-kept" else f" (what it is sent is {model.data_terms})"
         return "no_route", f"is not private{kept}, and the request is confidential"
     return None
+
+
+def _terms(wish: Wish, model: Model) -> Why:
+    broken = wish.demand.broken_by(model) if wish.demand is not None else None
+    return ("no_route", broken) if broken else None
 
 
 def _quality(wish: Wish, model: Model) -> Why:
@@ -125,6 +133,7 @@ Question = Callable[[Wish, Model], Why]
 QUESTIONS: tuple[tuple[Question, Callable[[Cleared], object]], ...] = (
     (_pin, lambda request: request.model),
     (_private, lambda request: request.privacy == "confidential"),
+    (_terms, lambda request: True),
     (_quality, lambda request: request.model is None),
     (_priority, lambda request: True),
     (_size, lambda request: request.size),

@@ -42,7 +42,7 @@ class Quote:
         except ValidationError as error:
             rows = error.errors(include_url=False, include_context=False, include_input=False)
             raise InvalidInput([FieldError(pointer(("cleared", *row["loc"])), row["msg"]) for row in rows]) from None
-        choice = choose(cleared.request, cleared.limit_usd, self._offers, self._known)
+        choice = choose(cleared.request, cleared.limit_usd, self._offers, self._known.of(cleared.tenant))
         if not choice.chain:
             told = [reason.model_dump(mode="json", exclude_none=True) for reason in no_route(choice)]
             return {"routable": False, "chain": [], "reasons": told}
