@@ -226,3 +226,43 @@ async def test_who_is_cut_off_when_let_in_frees_its_place() -> None:
         shop.open.set()
         (answer,) = await asyncio.gather(*asking(calls, BULK, 1))
         assert not isinstance(answer, NotMade)
+
+
+async def test_who_gave_up_in_line_saved_nothing_up() -> None:
+    """Bulk waited and went away, the other pool made 40 calls; when both come, four fifths are the other's."""
+    shop = Shop()
+    shop.open.clear()
+    paid = Paid(shop, concurrency=1)
+    calls = Calls({NAME: paid}, weights={"now": 4})
+    first, *gone = *asking(calls, NOW, 1), *asking(calls, BULK, 3)
+    await until(lambda: len(paid.asked) == 1)
+    for one in gone:
+        one.cancel()
+    await asyncio.wait(gone)
+    shop.open.set()
+    await asyncio.gather(first, *asking(calls, NOW, 39))
+    paid.asked.clear()
+    waiting = [*asking(calls, BULK, 50), *asking(calls, NOW, 50)]
+    await until(lambda: len(paid.asked) >= 50)
+    for one in waiting:
+        one.cancel()
+    whose = [one.key.partition("-")[0] for one in paid.asked[:50]]
+    assert abs(whose.count("bulk") - 10) <= 1
+
+
+async def test_calls_that_were_leased_and_not_made_in_time_are_asked_for_again() -> None:
+    """Three calls lease four; the fourth comes when the lease is over."""
+    clock, asked = Clock(), list[float]()
+
+    class Rates:
+        async def lease(self, cap: Cap, wanted: int) -> Lease:
+            asked.append(clock.now)
+            return Lease(wanted, 0.0)
+
+    calls = Calls({NAME: Paid(Shop(), per_minute=600)}, rates=Rates(), now=lambda: clock.now, sleep=clock.sleep)
+    for number in range(3):
+        await calls.make(ROW, ask(number))
+    assert asked == [0.0] * 3
+    clock.now = LEASE_S
+    await calls.make(ROW, ask(3))
+    assert asked[3:] == [LEASE_S]

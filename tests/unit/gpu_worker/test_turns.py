@@ -61,6 +61,19 @@ def test_whatever_the_weights_a_turn_comes_in_bounded_time() -> None:
 SOON_S, LONGEST_S = 20.0, 5.0
 
 
+def test_who_comes_one_at_a_time_has_no_more_than_its_part() -> None:
+    """A pool that comes again the moment its turn is over: what it used still counts, and bulk has its fifth."""
+    turns, had = Turns({"now": 4}, late_s=NEVER_S), Counter[str]()
+    turns.wait("bulk", 0.0)
+    for at in range(100):
+        turns.wait("now", float(at))
+        pool = turns.next(("now", "bulk"), float(at))
+        turns.begin(pool, float(at), more=pool == "bulk")
+        turns.end(pool, 1.0)
+        had[pool] += 1
+    assert abs(had["bulk"] - 20) <= 1
+
+
 def test_on_a_slow_device_weights_count_all_the_same() -> None:
     """Batches of two minutes at four to one: every fifth is bulk's, not every second."""
     turns, had = Turns({"now": 4}), Counter[str]()
