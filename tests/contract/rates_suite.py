@@ -31,7 +31,7 @@ class RatesSuite:
             now += step_s
         made.sort()
         assert len(made) > per_minute
-        windows = zip(made, made[per_minute:], strict=False)
+        windows = zip(made, made[per_minute:], strict=False)  # a database runs on a little between two leases
         assert all(later - first >= MINUTE_S - 0.05 for first, later in windows)
 
     async def test_what_is_not_there_is_there_when_it_says(self, rates: Rates, advance: Advance) -> None:
