@@ -160,6 +160,9 @@ class Press:
     async def describe(self, model: Model) -> Description:
         return Description(weights_sha256=None, where="a press", resident=True)
 
+    async def close(self) -> None:
+        return None
+
     def shared(self, wait_ms: float = 0, **weights: int) -> Batcher:
         """A queue before it."""
         return Batcher({"stub": self}, wait_ms=wait_ms, weights=weights, now=lambda: self.now)
