@@ -172,7 +172,7 @@ async def _check(stage: Stage, seeds: dict[str, int], raw: dict[int, np.ndarray]
     compared = 0
     for event in events:
         body = await stage.bucket.get(event.image)  # checks its hash
-        if f"batch {stage.model.batch_max}," not in (event.reproducibility or ""):
+        if event.reproduction is None or event.reproduction.batch != stage.model.batch_max:
             continue
         pixels = np.asarray(Image.open(io.BytesIO(body)))
         if not np.array_equal(pixels, raw[seeds[str(event.candidate_id)]]):

@@ -18,6 +18,7 @@ from giclee.bus.errors import Transient
 from giclee.gpu_worker import providers
 from giclee.gpu_worker.provider import Ask, NotMade, Provider
 from giclee.schemas.models import Model
+from giclee.schemas.reproduction import Grade
 from tests.contract.provider_suite import PROMPTS, ProviderSuite, ask, call, made, not_made
 from tests.kit.lab import KEYS, Lab
 from tests.kit.wait import until
@@ -58,6 +59,7 @@ class HostedSuite(ProviderSuite):
     """Subclasses say the `name` in the table of providers, and give the fixture `row`."""
 
     name: ClassVar[str]
+    grade: ClassVar[Grade] = "none"
     tells_cost: ClassVar[bool] = False
     refusal: ClassVar[tuple[str, str, dict[str, Any], str]] = ("submit", "refused", {}, "refused-content")
     """The call that is refused, as what, and the outcome that is."""
@@ -159,6 +161,21 @@ class HostedSuite(ProviderSuite):
         await provider.make(row, [ask(row, PROMPTS[0], call=call("a"))], 1)
         answer = not_made((await provider.make(row, [ask(row, PROMPTS[1], call=call("b"))], 1))[0])
         assert answer.outcome == "unusable"
+
+    # ---- strict ---------------------------------------------------------------------------------
+
+    async def test_a_strict_ask_is_refused_before_anything_is_called(
+        self, lab: Lab, provider: Provider, row: Model
+    ) -> None:
+        """By the field that would be changed; nothing is sent, so nothing is billed or owed."""
+        plain = row.model_copy(update={"takes_negative_prompt": False})
+        wish = ask(
+            plain, negative_prompt="red", asked=frozenset({"prompt", "negative_prompt"}), strict=True, call=call()
+        )
+        answer = not_made((await provider.make(plain, [wish], 1))[0])
+        assert (answer.outcome, answer.code, answer.paid_usd) == ("invalid", "param_unsupported", Decimal(0))
+        assert "negative_prompt" in answer.message
+        assert await lab.seen(self.name, "submit") == []
 
     # ---- never paid twice -----------------------------------------------------------------------
 

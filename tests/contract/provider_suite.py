@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 from giclee.gpu_worker import providers
 from giclee.gpu_worker.provider import Ask, Call, Closed, Made, NotMade, Provider, Shape
 from giclee.schemas.models import Model
+from giclee.schemas.reproduction import Grade
 
 PROMPTS = (
     "a small red circle on a blue background",
@@ -55,8 +57,32 @@ def not_made(answer: object) -> NotMade:
     return answer
 
 
+def capabilities_of(provider: Provider) -> dict[str, bool]:
+    """Whether a provider takes a field, as its capabilities say."""
+    can = provider.capabilities
+    return {
+        "seed": can.seed,
+        "negative_prompt": can.negative_prompt,
+        "steps": can.steps,
+        "guidance_scale": can.guidance,
+    }
+
+
+def wish_for(row: Model, field: str) -> Ask:
+    """An ask for nothing but a prompt and that field."""
+    wishes = {
+        "negative_prompt": {"negative_prompt": "red"},
+        "steps": {"steps": row.steps + 1},
+        "guidance_scale": {"guidance_scale": row.guidance_scale + 1},
+    }
+    return ask(row, asked=frozenset({"prompt", field}), **wishes.get(field, {}))
+
+
 class ProviderSuite:
-    """Subclasses give the fixtures `provider`, which one test closes, and `row`, a row of models that it makes."""
+    """Subclasses give the fixtures `provider`, which one test closes, and `row`, a row of models that it makes;
+    and say the `grade` of its images."""
+
+    grade: ClassVar[Grade] = "exact"
 
     async def test_answers_come_in_the_order_of_the_asks(self, provider: Provider, row: Model) -> None:
         """Each is the picture that its ask gets alone, in a batch of the same padded size."""
@@ -75,7 +101,7 @@ class ProviderSuite:
             image.load()
             assert f"image/{image.format}".lower() == answer.content_type
             assert image.size == (answer.width, answer.height)
-        assert answer.reproducibility and answer.seconds >= 0
+        assert answer.seconds >= 0
 
     async def test_a_seed_makes_the_difference_or_is_told_to_be_left_out(self, provider: Provider, row: Model) -> None:
         """The same seed gives the same bytes, another one others."""
@@ -85,11 +111,29 @@ class ProviderSuite:
         else:
             assert "seed" in {one.field for one in first.adjustments}
 
-    async def test_what_was_not_done_is_told(self, provider: Provider, row: Model) -> None:
-        """A negative prompt that a provider takes is no adjustment; one that it leaves out is."""
-        answer = made((await provider.make(row, [ask(row, negative_prompt="red")], 1))[0])
-        told = {one.field for one in answer.adjustments}
-        assert ("negative_prompt" in told) == (not provider.capabilities.negative_prompt)
+    async def test_a_lacking_capability_is_exactly_that_adjustment(self, provider: Provider, row: Model) -> None:
+        """And nothing for a strict ask, at no cost; what it has, and what nobody asked for, is no adjustment."""
+        for field, has in capabilities_of(provider).items():
+            wish = wish_for(row, field)
+            (answer,) = await provider.make(row, [wish], 1)
+            assert [one.field for one in made(answer).adjustments] == ([] if has else [field])
+            assert all(one.used == "left out" and one.asked and one.reason for one in made(answer).adjustments)
+            (strictly,) = await provider.make(row, [replace(wish, strict=True)], 1)
+            if has:
+                assert made(strictly).adjustments == ()
+                continue
+            no = not_made(strictly)
+            assert (no.outcome, no.code, no.paid_usd) == ("invalid", "param_unsupported", 0)
+            assert field in no.message
+            (unasked,) = await provider.make(row, [replace(wish, asked=frozenset({"prompt"}), strict=True)], 1)
+            assert made(unasked).adjustments == ()
+
+    async def test_an_image_has_a_grade(self, provider: Provider, row: Model) -> None:
+        """Without a seed it is none; and the seed that was used is recorded."""
+        answer = made((await provider.make(row, [ask(row, seed=21)], 1))[0])
+        assert answer.reproducibility == self.grade
+        assert answer.reproduction is not None
+        assert answer.reproduction.seed == (21 if provider.capabilities.seed else None)
 
     async def test_a_provider_says_where_its_models_are(self, provider: Provider, row: Model) -> None:
         """And under which terms it gets what we send."""

@@ -20,6 +20,7 @@ from giclee.bus.errors import Exhausted, Poison, Transient
 from giclee.bus.layers import codec
 from giclee.bus.settings import DatabaseSettings
 from giclee.bus.transport import Record
+from giclee.gpu_worker import adjusting
 from giclee.gpu_worker import claims as claims_file
 from giclee.gpu_worker.batch import Batcher
 from giclee.gpu_worker.claim import Claim, Standing
@@ -32,6 +33,7 @@ from giclee.gpu_worker.sweep import Sweeper
 from giclee.schemas import envelope as wire
 from giclee.schemas.events import Event, GenerationFailed, ImageGenerated, ImageRouted, ProviderOutcome
 from giclee.schemas.models import Model
+from giclee.schemas.parts import Adjustment
 from tests.kit.candidates import closing, delivered, hop, model, replay, routed
 from tests.kit.wait import until
 
@@ -40,6 +42,7 @@ pytestmark = pytest.mark.real
 FINAL, DRAFT = model("shapes-final", price_usd="0.0004"), model("shapes-draft", price_usd="0.0001")
 DOWN = NotMade(outcome="timeout", message="no answer", code="provider_transient")
 NEVER = NotMade(outcome="refused-content", message="no")
+SHORT = Adjustment(field="prompt", asked="90 tokens", used="77 tokens", reason="the text encoder reads no more")
 
 
 @pytest.fixture
@@ -655,3 +658,19 @@ async def test_a_hundred_candidates_over_two_processes_are_each_made_once(proces
     made = {event.candidate_id for event in one.told(ImageGenerated) + two.told(ImageGenerated)}
     assert made == {event.candidate_id for event in events}
     assert len(one.told(ImageGenerated)) == 50
+
+
+async def test_a_strict_candidate_goes_on_to_who_can_make_it_as_asked(processes: Any) -> None:
+    """Unpaid and by the field, though the router did not know; a hop that is adjusted already is not asked at all."""
+    process = processes(instead=lambda row, ask: None if row.name == DRAFT.name else adjusting.refused([SHORT]))
+    event = routed(hop(FINAL), hop(DRAFT), request={"strict": True})
+    (onward, attempt) = await process.deliver(event)
+    assert isinstance(onward, ImageRouted) and isinstance(attempt, ProviderOutcome)
+    assert (onward.hop, onward.spent_usd, onward.reasons[-1].code) == (1, Decimal(0), "param_unsupported")
+    assert "prompt" in onward.reasons[-1].message and attempt.outcome == "invalid"
+    (generated, _) = await process.deliver(delivered(onward, offset=1))
+    assert isinstance(generated, ImageGenerated) and generated.adjustments == ()
+    asked = len(process.stub.batches)
+    changed = routed(hop(DRAFT, adjustments=[SHORT.model_dump()]), request={"strict": True}, offset=2)
+    (failed, _) = await process.deliver(changed)
+    assert isinstance(failed, GenerationFailed) and len(process.stub.batches) == asked

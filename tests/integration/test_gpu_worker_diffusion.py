@@ -6,6 +6,7 @@ import io
 import shutil
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def provider() -> Any:
 
 def ask(seed: int, prompt: str = "a small red circle on a blue background", **more: Any) -> Ask:
     guidance, negative = more.pop("guidance_scale", 2.0), more.get("negative_prompt")
-    shape = Shape(model="tiny", width=64, height=64, steps=2, guidance_scale=guidance, negative=negative is not None)
+    size = {"width": 64, "height": 64, "steps": more.pop("steps", 2)}
+    shape = Shape(model="tiny", **size, guidance_scale=guidance, negative=negative is not None)
     return Ask(shape=shape, prompt=prompt, seed=seed, **more)
 
 
@@ -54,7 +56,9 @@ async def test_one_image_is_lossless_bytes_of_the_asked_size_that_say_how_they_w
     with Image.open(io.BytesIO(made.body)) as image:
         assert image.size == (64, 64) and f"image/{image.format.lower()}" == made.content_type  # type: ignore[union-attr]
     assert made.weights_sha256 == (await provider.describe(row)).weights_sha256
-    assert made.reproducibility is not None and "batch 1" in made.reproducibility and "float32" in made.reproducibility
+    how = made.reproduction
+    assert how is not None and (made.reproducibility, how.batch, how.dtype, how.seed) == ("exact", 1, "float32", 1)
+    assert (how.device or "").startswith("cpu (") and {"torch", "diffusers"} == set(how.versions) and how.threads
 
 
 @pytest.mark.parametrize("padded", [1, 2, 4])
@@ -83,6 +87,10 @@ async def test_a_prompt_longer_than_the_encoder_reads_is_an_adjustment(provider:
     (long, short) = await provider.make(row, [ask(1, " ".join(["red"] * 40)), ask(2)], 2)
     assert [(one.field, one.asked, one.used) for one in long.adjustments] == [("prompt", "42 tokens", "20 tokens")]
     assert short.adjustments == ()
+    both = [ask(1, " ".join(["red"] * 40), strict=True), ask(2, strict=True)]
+    refused, kept = await provider.make(row, both, 2)
+    assert isinstance(refused, NotMade) and (refused.outcome, refused.code) == ("invalid", "param_unsupported")
+    assert "prompt (42 tokens asked" in refused.message and kept.body == short.body
 
 
 async def test_a_negative_prompt_counts_or_is_named_as_left_out(provider: Any, row: Model) -> None:
@@ -92,6 +100,27 @@ async def test_a_negative_prompt_counts_or_is_named_as_left_out(provider: Any, r
     assert without.body != with_.body and with_.adjustments == ()
     (ignored,) = await provider.make(row, [ask(1, guidance_scale=1.0, negative_prompt="green")], 1)
     assert [one.field for one in ignored.adjustments] == ["negative_prompt"]
+    (refused,) = await provider.make(row, [ask(1, guidance_scale=1.0, negative_prompt="green", strict=True)], 1)
+    assert isinstance(refused, NotMade) and "guidance_scale is not over 1" in refused.message
+
+
+async def test_what_a_pipelines_signature_lacks_is_told(row: Model) -> None:
+    """Neither steps, guidance nor a negative prompt, and a picture of another size: adjustments, never silence."""
+    import numpy as np
+
+    wide = np.random.default_rng(0).random((64, 96, 3))
+    wish = ask(1, guidance_scale=4.0, negative_prompt="green", steps=9)
+    pipeline = Scripted({}, wide)
+    (made,) = await scripted(pipeline).make(row, [wish], 1)
+    assert {one.field: one.used for one in made.adjustments} == {
+        "negative_prompt": "left out", "steps": "left out", "guidance_scale": "left out", "size": "96x64",
+    }  # fmt: skip
+    assert (made.width, made.height) == (96, 64)
+    (refused,) = await scripted(pipeline).make(row, [replace(wish, strict=True)], 1)
+    assert isinstance(refused, NotMade) and pipeline.batches == [1], "refused before it was made"
+    sized = replace(ask(1), asked=frozenset({"prompt", "size"}), strict=True)
+    (late,) = await scripted(pipeline).make(row, [sized], 1)
+    assert isinstance(late, NotMade) and "size (64x64 asked, 96x64" in late.message
 
 
 class Scripted:
@@ -132,7 +161,7 @@ async def test_out_of_memory_halves_the_batch_once(row: Model) -> None:
     pipeline = Scripted({4: torch.OutOfMemoryError("CUDA out of memory")})
     answers = await scripted(pipeline).make(row, [ask(seed) for seed in range(3)], 4)
     assert pipeline.batches == [4, 2, 2]
-    assert all(isinstance(one, Made) and "batch 2" in str(one.reproducibility) for one in answers)
+    assert all(isinstance(one, Made) and one.reproduction and one.reproduction.batch == 2 for one in answers)
 
 
 async def test_what_does_not_fit_even_halved_is_too_large_and_halved_only_once(row: Model) -> None:

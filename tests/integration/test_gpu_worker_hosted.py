@@ -100,6 +100,7 @@ class TestReplicate(JobSuite):
     """https://replicate.com/docs/reference/http#predictions.create"""
 
     name = "replicate"
+    grade = "perceptual"
     tells_cost = True
     refusal = ("make", "failed", {"error": "NSFW content detected. Try running it again."}, "refused-content")
 
@@ -191,6 +192,9 @@ class TestOpenai(HostedSuite):
         assert (answer.width, answer.height) == used
         (told,) = [one for one in answer.adjustments if one.field == "size"]
         assert (told.asked, told.used) == tuple(f"{width}x{height}" for width, height in (asked, used))
+        sized = ask(row, width=asked[0], height=asked[1], asked=frozenset({"prompt", "size"}), strict=True)
+        assert "size" in not_made((await provider.make(row, [sized], 1))[0]).message
+        assert len(await lab.bill("openai")) == 1
 
     async def test_a_quality_left_open_has_no_price(self, provider: Provider, row: Model) -> None:
         """`auto` may cost fifteen times as much as `low`."""
@@ -202,6 +206,7 @@ class TestBedrock(HostedSuite):
     """https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html"""
 
     name = "bedrock"
+    grade = "perceptual"
 
     @pytest.fixture
     def row(self) -> Model:
@@ -274,6 +279,8 @@ class TestBedrock(HostedSuite):
             "output_format": "png",
         }
         assert {one.field: one.used for one in answer.adjustments} == {"size": "1216x832"}
+        strictly = not_made((await provider.make(row, [ask(row, strict=True, call=call())], 1))[0])
+        assert "size" in strictly.message and len(await lab.bill("bedrock")) == 1
 
     @pytest.mark.parametrize(
         ("location", "outcome"), [("amazon.nova-canvas-v1:0/standard", "refused-content"), ("stability.x-v1:0", "")]

@@ -177,7 +177,7 @@ BAD_BODIES: dict[str, tuple[bytes, int, str, str]] = {
     "inputs": (b'{"prompt": "x", "inputs": []}', 422, "inputs_unsupported", "/inputs"),
     "webhook": (b'{"prompt": "x", "webhook": {"url": "u"}}', 422, "webhook_unsupported", "/webhook"),
     "parent": (b'{"prompt": "x", "parent": {}}', 422, "parent_unsupported", "/parent"),
-    "strict": (b'{"prompt": "x", "strict": true}', 422, "strict_unsupported", "/strict"),
+    "strict of a wrong type": (b'{"prompt": "x", "strict": 1}', 422, "invalid_field", "/strict"),
 }  # fmt: skip
 
 

@@ -71,6 +71,17 @@ async def test_a_dry_run_says_why_a_request_would_be_refused(database: str) -> N
     assert unroutable["reasons"]
 
 
+async def test_a_dry_run_keeps_a_strict_request_to_its_word(database: str) -> None:
+    """Where only a final model is offered a draft is quoted with it, and a strict draft has no route, by that field."""
+    final = [offer for offer in DEMO.offers if "final" in offer.model.qualities]
+    async with asked(verdict, Quote(final, dict).quote) as quoter:
+        lax = (await dry_run(database, quoter, GOOD | {"quality": "draft"})).json()
+        strict = (await dry_run(database, quoter, GOOD | {"quality": "draft", "strict": True})).json()
+
+    assert (lax["routable"], strict["verdict"], strict["routable"]) == (True, "cleared", False)
+    assert ("param_unsupported", True) in {(one["code"], "quality" in one["message"]) for one in strict["reasons"]}
+
+
 async def test_a_bad_body_is_refused_before_anybody_is_asked(database: str) -> None:
     """The strict door stands before the dry run too."""
     answer = await dry_run(database, Quoter(None, None, 1), GOOD | {"wanted": 0})

@@ -227,7 +227,7 @@ REQUEST_FIELDS: dict[str, tuple[Any, ...]] = {
     "inputs": ([],),
     "webhook": ({"url": "https://x"},),
     "parent": ({"request_id": "x", "relation": "retry"},),
-    "strict": (True, "yes"),
+    "strict": ("yes",),
     "client_ref": ("", "x" * 129),
     "locale": ("not a locale",),
     "asset_type": (7,),

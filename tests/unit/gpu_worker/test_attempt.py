@@ -12,6 +12,7 @@ from giclee.gpu_worker.attempt import Access, Attempt, Attempts, Failed, Ruling,
 from giclee.gpu_worker.http import Reply
 from giclee.gpu_worker.provider import Made, ModelUnusable
 from giclee.gpu_worker.providers import bedrock, comfyui, fal, openai_images, replicate
+from giclee.gpu_worker.received import Picture
 from tests.contract.provider_suite import ask, not_made
 from tests.kit.candidates import model
 
@@ -86,6 +87,23 @@ async def test_a_deadline_is_a_time_out_and_what_may_be_owed_is_counted() -> Non
     attempts = Attempts(Access(deadline_s=0.1))
     answers = [not_made(one) for one in await attempts.make(ROW, [ask(ROW, seed=0), ask(ROW, seed=1)], silent)]
     assert [(one.outcome, one.paid_usd) for one in answers] == [("timeout", Decimal(0)), ("timeout", Decimal("0.03"))]
+
+
+@pytest.mark.parametrize(("told", "paid"), [(None, "0.03"), (Decimal("0.05"), "0.05")])
+async def test_a_strict_ask_that_came_in_another_size_is_no_image_and_paid(told: Decimal | None, paid: str) -> None:
+    """As its provider says, else by the row's price; where nobody asked for a size it is one."""
+    picture = Picture(b"x", "image/png", 80, 64, "0" * 64)
+
+    async def wide(attempt: Attempt) -> Made:
+        attempt.pays()
+        return attempt.made(picture, how="it", cost_usd=told)
+
+    strict, open_ = ask(ROW, strict=True), ask(ROW, strict=True, asked=frozenset({"prompt"}))
+    found, fine = await Attempts(Access()).make(ROW, [strict, open_], wide)
+    answer = not_made(found)
+    assert (answer.outcome, answer.code, answer.paid_usd) == ("invalid", "param_unsupported", Decimal(paid))
+    assert "size (64x64 asked, 80x64" in answer.message
+    assert isinstance(fine, Made)
 
 
 @pytest.mark.parametrize(("answer", "owed"), [(True, "0.03"), (False, "0"), (None, "0.03")])

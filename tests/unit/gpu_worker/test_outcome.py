@@ -17,6 +17,7 @@ from giclee.schemas import reasons
 from giclee.schemas.events import GenerationFailed, ImageGenerated, ImageRouted, ProviderOutcome
 from giclee.schemas.parts import Adjustment, BlobRef
 from giclee.schemas.prompts import PromptSlot
+from giclee.schemas.reproduction import Reproduction
 from tests.kit.candidates import hop, model, routed
 
 FINAL, DRAFT = model("shapes-final", price_usd="0.0004"), model("shapes-draft", price_usd="0.0001")
@@ -24,6 +25,7 @@ TWO = (hop(FINAL), hop(DRAFT))
 DOWN = NotMade(outcome="timeout", message="no answer", code="provider_transient")
 NEVER = NotMade(outcome="refused-content", message="no")
 IMAGE = BlobRef(bucket="b", key="k", sha256="0" * 64, size_bytes=1, content_type="image/webp", width=64, height=64)
+HOW = Reproduction(backend="diffusers", device="cpu (AVX2)", dtype="float32", batch=2, threads=1, seed=7)
 SHAPE = Shape(model="shapes-final", width=64, height=64, steps=8, guidance_scale=2.0)
 
 
@@ -121,11 +123,12 @@ def test_a_made_image_names_everything_that_makes_it_again() -> None:
     slot = PromptSlot(name="size", at=2, value="small", alternatives=("large",))
     event = event.model_copy(update={"request": event.request.model_copy(update={"slots": (slot,)})})
     answer = Made(body=b"x", content_type="image/webp", width=64, height=64, seconds=0.5, weights_sha256="a" * 64,
-                  adjustments=(mine, by_router), reproducibility="cpu, float32, batch 2")  # fmt: skip
+                  adjustments=(mine, by_router), reproducibility="exact", reproduction=HOW)  # fmt: skip
     found, attempt = outcome.events_of(event, told(outcome.made(event, SHAPE, answer, IMAGE)))
     assert isinstance(found, ImageGenerated) and isinstance(attempt, ProviderOutcome)
     assert attempt.expected_usd == found.price_usd
     assert found.adjustments == (by_router, mine)
+    assert (found.reproducibility, found.reproduction) == ("exact", HOW)
     assert (found.model.weights_sha256, found.params.steps, found.seed) == ("a" * 64, 8, event.seed)
     assert (found.labels, found.client_ref) == ({"channel": "email"}, "sku-1")
     assert (found.prompt, found.slots) == (event.request.prompt, event.request.slots)

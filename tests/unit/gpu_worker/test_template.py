@@ -45,11 +45,13 @@ def attempt(**asked: Any) -> Attempt:
 
 
 def test_what_has_no_place_is_told_and_what_nobody_asked_for_is_not() -> None:
-    """The row's own steps and guidance are nobody's wish; a seed always is one."""
+    """The row's own steps and guidance are nobody's wish, nor is whatever the request did not name."""
     plain, wishes = attempt(), attempt(steps=3, guidance_scale=5.0, negative_prompt="dog")
-    for one in (plain, wishes):
+    unnamed = attempt(steps=3, asked=frozenset({"prompt"}))
+    for one in (plain, wishes, unnamed):
         template.tell_dropped(one, frozenset({"prompt"}), "it")
     assert [one.field for one in plain.adjustments] == ["seed"]
+    assert (unnamed.adjustments, unnamed.seed) == ([], None)
     assert [(one.field, one.asked) for one in wishes.adjustments] == [
         ("seed", "7"),
         ("negative_prompt", "given"),

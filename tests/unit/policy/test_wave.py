@@ -99,7 +99,8 @@ def test_a_model_beyond_the_budget_does_not_raise_the_limit() -> None:
 
 
 def test_a_draft_may_go_on_as_final_within_the_limit_of_a_final_one() -> None:
-    """Not where its caller named a model, its asset type forbids it, or it is final already; never over the budget."""
+    """Not where its caller named a model or wants nothing changed, its asset type forbids it, or it is final already;
+    never over the budget."""
     row, dear = asset_types.TABLE["generic"], model(price="0.02", qualities=["final"])
     draft = requested(quality="draft", size={"width": 1024, "height": 1024})
     poor = requested(quality="draft", budget_usd="0.03", size={"width": 1024, "height": 1024})
@@ -109,6 +110,7 @@ def test_a_draft_may_go_on_as_final_within_the_limit_of_a_final_one() -> None:
     assert wave_zero(poor, row, [dear]).escalation_usd == Decimal("0.03")
     assert wave_zero(requested(quality="final"), row, [dear]).escalation_usd is None
     assert wave_zero(requested(quality="draft", model={"name": "sdxl"}), row, [dear]).escalation_usd is None
+    assert wave_zero(draft.model_copy(update={"strict": True}), row, [dear]).escalation_usd is None
     assert wave_zero(draft, replace(row, escalates=False), [dear]).escalation_usd is None
 
 

@@ -301,6 +301,9 @@ def test_strict_refuses_every_adjustment() -> None:
     assert [a.field for a in choose(request(seed_asked=True), LIMIT, [no_seed]).chain[0].adjustments] == ["seed"]
     assert codes(choose(request(seed_asked=True, strict=True), LIMIT, [no_seed])) == {"hosted": "param_unsupported"}
     assert names(choose(request(quality="draft", strict=True), LIMIT, [DRAFT, FINAL])) == ["shapes-draft"]
+    nobody = choose(request(quality="draft", seed_asked=True, strict=True), LIMIT, [FINAL, no_seed])
+    told = {reason.message.split()[0]: reason.message for reason in no_route(nobody)[1:]}
+    assert "would change quality," in told["shapes-final"] and "would change quality and seed," in told["hosted"]
 
 
 def test_bulk_may_use_its_own_pools_and_is_not_starved_there() -> None:

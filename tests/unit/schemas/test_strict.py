@@ -56,7 +56,7 @@ def errors_of(raw: bytes | str) -> set[tuple[str, str]]:
         (f'{{{RID},"prompt":"x","inputs":[]}}', ("/inputs", "inputs_unsupported")),
         (f'{{{RID},"prompt":"x","webhook":{{"url":"https://a"}}}}', ("/webhook", "webhook_unsupported")),
         (f'{{{RID},"prompt":"x","parent":{{}}}}', ("/parent", "parent_unsupported")),
-        (f'{{{RID},"prompt":"x","strict":true}}', ("/strict", "strict_unsupported")),
+        (f'{{{RID},"prompt":"x","strict":"true"}}', ("/strict", "invalid_field")),
         (f"{{{RID}}}", ("", "invalid_field")),
     ],
 )
@@ -113,4 +113,4 @@ def test_no_bytes_break_the_door(raw: bytes) -> None:
 
 def test_codes_are_in_the_table() -> None:
     """Every code the door can give has its sentence."""
-    assert {f"{name}_unsupported" for name in (*events.UNSUPPORTED, "strict", "batches")} <= set(reasons.TABLE)
+    assert {f"{name}_unsupported" for name in (*events.UNSUPPORTED, "batches")} <= set(reasons.TABLE)

@@ -115,5 +115,6 @@ def _row(found: dict[str, Any]) -> dict[str, Any]:
         "request_id": found["request_id"],
         "size": f"{found['image']['width']}x{found['image']['height']}" if found.get("image") else None,
         "cost_usd": found.get("cost_usd"),
+        "reproducibility": found.get("reproducibility"),
         "client_ref": found.get("client_ref"),
     }

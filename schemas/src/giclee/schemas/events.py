@@ -62,9 +62,10 @@ from giclee.schemas.parts import (
 )
 from giclee.schemas.prices import PriceRow
 from giclee.schemas.prompts import PromptSlots
+from giclee.schemas.reproduction import Reproduction
 
 UNSUPPORTED = ("formats", "inputs", "webhook", "parent")
-"""Fields of the contract that this release refuses by name; `strict: true` is the fifth."""
+"""Fields of the contract that this release refuses by name."""
 
 EXTENSIONS_MAX_BYTES = 8192
 
@@ -330,7 +331,11 @@ class ImageRouted(CandidateEvent):
 
 
 class ImageGenerated(CandidateEvent):
-    """A provider made an image and its bytes are stored."""
+    """A provider made an image and its bytes are stored.
+
+    `reproducibility` is a grade (`reproduction.Grade`; older events have a sentence there, newer ones may have another
+    word: read both as `other`), `reproduction` what was recorded so that the image can be made again.
+    """
 
     image: BlobRef
     prompt: Text
@@ -346,6 +351,7 @@ class ImageGenerated(CandidateEvent):
     price_usd: Usd = Decimal(0)
     seconds: float = 0.0
     reproducibility: str | None = None
+    reproduction: Reproduction | None = None
 
 
 class GenerationFailed(CandidateEvent):
@@ -434,7 +440,10 @@ class ImageReviewed(CandidateEvent):
 
 
 class ImageApproved(RequestEvent):
-    """An image passed and is an asset now. **Public out**, compacted by asset."""
+    """An image passed and is an asset now. **Public out**, compacted by asset.
+
+    `reproducibility` and `reproduction` as in ImageGenerated.
+    """
 
     status: str = "approved"
     asset_id: Id
@@ -447,6 +456,7 @@ class ImageApproved(RequestEvent):
     derivatives: tuple[Derivative, ...] = ()
     scores: dict[str, Score]
     prompt: Text | None = None
+    negative_prompt: Text | None = None
     template: TemplateUse | None = None
     seed: int
     model: ModelUsed
@@ -459,6 +469,7 @@ class ImageApproved(RequestEvent):
     rights: dict[str, Any] | None = None
     provenance: dict[str, Any] | None = None
     reproducibility: str | None = None
+    reproduction: Reproduction | None = None
     asset_type: AssetTypeName = "generic"
     links: Links
 

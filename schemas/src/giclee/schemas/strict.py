@@ -136,12 +136,10 @@ def _schema_errors(error: ValidationError) -> list[FieldError]:
 
 
 def _unsupported(values: dict[str, Any]) -> list[FieldError]:
-    named = [name for name in UNSUPPORTED if values.get(name) is not None]
-    if values.get("strict") is True:
-        named.append("strict")
     return [
         FieldError(pointer((name,)), f"{name} is not supported by this release; leave it out", f"{name}_unsupported")
-        for name in named
+        for name in UNSUPPORTED
+        if values.get(name) is not None
     ]
 
 

@@ -15,10 +15,12 @@ from decimal import Decimal
 from typing import TypeAlias
 
 from giclee.bus.redaction import hidden, redact
+from giclee.gpu_worker import adjusting
 from giclee.gpu_worker.provider import TRANSIENT, Answer, Ask, Made, ModelUnusable, NotMade
 from giclee.gpu_worker.received import IMAGE_MAX_BYTES, Album, Picture, Unusable
 from giclee.schemas.models import Model
 from giclee.schemas.parts import Adjustment, OutcomeClass
+from giclee.schemas.reproduction import Reproduction
 
 POLL_FIRST_S, POLL_MAX_S, POLL_GROWTH = 0.25, 2.0, 1.5
 GIVE_UP_MAX_S = 3.0
@@ -64,7 +66,8 @@ BY_STATUS: Rulings = {
 
 
 class Failed(Exception):
-    """A call that came to no image, as one of the outcome classes. `billed` None: what the attempt owes decides."""
+    """A call that came to no image, as one of the outcome classes. `billed` None: what the attempt owes decides;
+    `cost_usd` is what the provider said it cost, `code` the reason's where it is not the outcome's own."""
 
     def __init__(
         self,
@@ -73,9 +76,12 @@ class Failed(Exception):
         *,
         billed: bool | None = None,
         retry_after_s: float | None = None,
+        cost_usd: Decimal | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(message)
         self.outcome, self.billed, self.retry_after_s = outcome, billed, retry_after_s
+        self.cost_usd, self.code = cost_usd, code
 
     @property
     def passing(self) -> bool:
@@ -105,7 +111,8 @@ def ruled(
 @dataclass(slots=True, eq=False)
 class Attempt:
     """How far one ask has come. `owed`: whether something was or may have been billed; `earlier`: the job that an
-    earlier try left behind; `again`: that job could not be found, so this one is paid a second time."""
+    earlier try left behind; `again`: that job could not be found, so this one is paid a second time; `seed`: the one
+    that is sent, None where none is."""
 
     model: Model
     ask: Ask
@@ -115,6 +122,7 @@ class Attempt:
     job: str | None = None
     owed: bool = False
     again: bool = False
+    seed: int | None = None
     adjustments: list[Adjustment] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     unnoted: OrderedDict[str, str] = field(default_factory=OrderedDict)
@@ -146,13 +154,24 @@ class Attempt:
             raise NotAgain(why_not)
         self.job, self.again, self.owed = None, self.again or billed, False
 
-    def drop(self, name: str, asked: str, reason: str) -> None:
-        """Tell that a field was left out."""
-        self.adjust(name, asked, "left out", reason)
+    def pays(self) -> None:
+        """Said right before the call that pays: from here on something may be owed.
+
+        Errors: Failed, and nothing is owed, where a strict ask would be made differently.
+        """
+        if self.ask.strict and self.adjustments:
+            raise self._refused(billed=False)
+        self.owed = True
 
     def adjust(self, name: str, asked: str, used: str, reason: str) -> None:
-        """Tell that a field was used in another way than it was asked."""
-        self.adjustments.append(Adjustment(field=name, asked=asked, used=used, reason=reason))
+        """Tell that a field was used in another way than it was asked, where somebody asked for it."""
+        if name in self.ask.asked:
+            others = [one for one in self.adjustments if one.field != name]
+            self.adjustments = [*others, Adjustment(field=name, asked=asked, used=used, reason=reason)]
+
+    def _refused(self, *, billed: bool | None = None, cost_usd: Decimal | None = None) -> Failed:
+        message = adjusting.message_of(self.adjustments)
+        return Failed("invalid", message, billed=billed, cost_usd=cost_usd, code=adjusting.CODE)
 
     async def received(self, body: bytes) -> Picture:
         """The picture that came for this ask. Errors: Failed where it is none."""
@@ -161,12 +180,17 @@ class Attempt:
         except Unusable as error:
             raise Failed("unusable", str(error)) from error
 
-    def made(self, picture: Picture, *, how: str, cost_usd: Decimal | None = None) -> Made:
-        """The image, and every difference from what was asked."""
+    def made(self, picture: Picture, *, how: str, pinned: bool = False, cost_usd: Decimal | None = None) -> Made:
+        """The image, and every difference from what was asked. `how`: by what it was made; `pinned`: its revision is.
+
+        Errors: Failed, and paid, where a strict ask came in another size.
+        """
         shape = self.ask.shape
         asked, used = f"{shape.width}x{shape.height}", f"{picture.width}x{picture.height}"
         if asked != used:
             self.adjust("size", asked, used, "the provider makes no other near it")
+        if self.ask.strict and self.adjustments:
+            raise self._refused(cost_usd=cost_usd)
         return Made(
             body=picture.body,
             content_type=picture.content_type,
@@ -174,7 +198,8 @@ class Attempt:
             height=picture.height,
             seconds=time.monotonic() - self.began,
             adjustments=tuple(self.adjustments),
-            reproducibility=how,
+            reproducibility="perceptual" if pinned and self.seed is not None else "none",
+            reproduction=Reproduction(backend=how, seed=self.seed, note="the provider promises nothing"),
             cost_usd=cost_usd,
             job=self.job,
             again=self.again,
@@ -186,9 +211,9 @@ class Attempt:
         return NotMade(
             outcome=error.outcome,
             message=message,
-            code="provider_transient" if error.outcome in TRANSIENT else "provider_failed",
+            code=error.code or ("provider_transient" if error.outcome in TRANSIENT else "provider_failed"),
             seconds=time.monotonic() - self.began,
-            paid_usd=self.model.price_usd if billed else Decimal(0),
+            paid_usd=(error.cost_usd or self.model.price_usd) if billed else Decimal(0),
             retry_after_s=error.retry_after_s,
             job=self.job,
             again=self.again,

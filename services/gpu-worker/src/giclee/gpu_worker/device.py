@@ -15,10 +15,10 @@ class Device:
     reason: str
 
     def describe(self) -> str:
-        """As it stands in logs and in `reproducibility`."""
+        """As it stands in logs and in `reproduction`: the name, and the kind of hardware that bits depend on."""
         if self.name.startswith("cuda"):
             return f"{self.name} ({torch.cuda.get_device_name(self.name)})"
-        return self.name
+        return f"{self.name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def choose(asked: str) -> Device:

@@ -18,7 +18,7 @@ from giclee.bus.blobs import Blobs
 from giclee.bus.errors import Poison, Transient
 from giclee.bus.redaction import message_of
 from giclee.bus.stage import Burial, Stage
-from giclee.gpu_worker import outcome
+from giclee.gpu_worker import adjusting, outcome
 from giclee.gpu_worker.batch import Batcher
 from giclee.gpu_worker.bill import bill_of, call_key
 from giclee.gpu_worker.calls import Calls
@@ -133,8 +133,19 @@ class Worker:
             return outcome.not_made(event, model)
         request = event.request
         shape = shape_of(model, hop, negative=bool(request.negative_prompt))
-        ask = Ask(shape=shape, prompt=request.prompt, negative_prompt=request.negative_prompt, seed=event.seed)
+        if request.strict and hop.adjustments:
+            return outcome.not_made(event, adjusting.refused(hop.adjustments))
+        ask = Ask(
+            shape=shape,
+            prompt=request.prompt,
+            negative_prompt=request.negative_prompt,
+            seed=event.seed,
+            asked=adjusting.asked_of(request),
+            strict=request.strict,
+        )
         answer = await self._answer(event, claim, model, ask)
+        if isinstance(answer, Made) and request.strict and answer.adjustments:
+            answer = outcome.made_otherwise(event, answer)
         if isinstance(answer, NotMade):
             if answer.code == "limit":
                 return outcome.not_affordable(event, claim.row.spent_usd)

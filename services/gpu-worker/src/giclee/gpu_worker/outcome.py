@@ -15,6 +15,7 @@ from uuid import UUID
 
 from giclee.bus.errors import Exhausted, Poison
 from giclee.bus.redaction import redact
+from giclee.gpu_worker import adjusting
 from giclee.gpu_worker.bill import bill_of
 from giclee.gpu_worker.provider import Made, NotMade, Shape
 from giclee.schemas.events import Event, GenerationFailed, ImageGenerated, ImageRouted, ProviderOutcome
@@ -68,9 +69,16 @@ def made(routed: ImageRouted, shape: Shape, answer: Made, image: BlobRef) -> Dec
         "weights_sha256": answer.weights_sha256,
         "adjustments": [one.model_dump(mode="json") for one in _distinct((*hop.adjustments, *answer.adjustments))],
         "reproducibility": answer.reproducibility,
+        "reproduction": answer.reproduction.model_dump(mode="json") if answer.reproduction else None,
         "attempt": _attempt("made", answer.seconds, paid),
     }
     return Decision("generated", paid, detail)
+
+
+def made_otherwise(routed: ImageRouted, answer: Made) -> NotMade:
+    """What an image is to a strict request whose provider made it differently all the same: none, and paid."""
+    paid = bill_of(answer, routed.chain[routed.hop].price_usd).paid_usd
+    return replace(adjusting.refused(answer.adjustments), paid_usd=paid, seconds=answer.seconds)
 
 
 def not_made(routed: ImageRouted, answer: NotMade) -> Decision:
@@ -203,6 +211,7 @@ def _generated(routed: ImageRouted, told: Told) -> ImageGenerated:
         price_usd=hop.price_usd,
         seconds=detail["seconds"],
         reproducibility=detail.get("reproducibility"),
+        reproduction=detail.get("reproduction"),
     )
 
 

@@ -14,7 +14,10 @@ from typing import Protocol
 
 from giclee.schemas.models import Model
 from giclee.schemas.parts import Adjustment, OutcomeClass
+from giclee.schemas.reproduction import Grade, Reproduction
 
+FIELDS = frozenset({"prompt", "negative_prompt", "seed", "size", "steps", "guidance_scale"})
+"""What can be asked of an image, as adjustments name it."""
 TRANSIENT = frozenset({"auth", "budget", "rate", "transient", "timeout"})
 """Classes that a replay may change: contract rule 9. The others are final for this provider."""
 
@@ -51,12 +54,18 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One image asked for; without a `call` it is made on a device of our own, and nothing is billed."""
+    """One image asked for; without a `call` it is made on a device of our own, and nothing is billed.
+
+    `asked` are those of FIELDS that somebody asked for: leaving out what nobody asked for is no adjustment. `strict`:
+    an adjustment is a NotMade instead (`adjusting.refused`), before anything is made or paid for where that is known.
+    """
 
     shape: Shape
     prompt: str
     negative_prompt: str | None = None
     seed: int
+    asked: frozenset[str] = FIELDS
+    strict: bool = False
     call: Call | None = None
 
 
@@ -75,7 +84,8 @@ class Made:
     seconds: float
     weights_sha256: str | None = None
     adjustments: tuple[Adjustment, ...] = ()
-    reproducibility: str | None = None
+    reproducibility: Grade = "none"
+    reproduction: Reproduction | None = None
     cost_usd: Decimal | None = None
     job: str | None = None
     again: bool = False

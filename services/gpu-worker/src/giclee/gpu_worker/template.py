@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from giclee.gpu_worker import adjusting
 from giclee.gpu_worker.attempt import Attempt
 from giclee.gpu_worker.provider import Ask, ModelUnusable
 from giclee.schemas.models import Model
@@ -71,17 +72,8 @@ def in_file(model: Model) -> Any:
 
 def tell_dropped(attempt: Attempt, takes: frozenset[str], who: str) -> None:
     """Tell as adjustments what was asked and has no place among what `who` takes."""
-    ask, model = attempt.ask, attempt.model
-    reason = f"{who} takes none"
-    if "seed" not in takes:
-        attempt.drop("seed", str(ask.seed), reason)
-    if ask.negative_prompt and not ("negative_prompt" in takes and ask.shape.negative):
-        attempt.drop("negative_prompt", "given", reason)
-    # what equals the row's own was not asked for by anybody
-    if "steps" not in takes and ask.shape.steps != model.steps:
-        attempt.drop("steps", str(ask.shape.steps), reason)
-    if "guidance_scale" not in takes and ask.shape.guidance_scale != model.guidance_scale:
-        attempt.drop("guidance_scale", f"{ask.shape.guidance_scale:g}", reason)
+    attempt.adjustments += adjusting.left_out(attempt.model, attempt.ask, takes, f"{who} takes none")
+    attempt.seed = attempt.ask.seed if "seed" in takes else None
 
 
 def _filled(told: Any, values: Mapping[str, Any]) -> Any:

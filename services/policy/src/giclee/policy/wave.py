@@ -41,8 +41,8 @@ def wave_zero(request: ImageRequested, row: AssetType, models: Iterable[Model] =
 
 
 def _escalation(request: ImageRequested, row: AssetType, models: Iterable[Model]) -> Decimal | None:
-    """None where a draft stays one: its caller named a model, or its asset type does not escalate."""
-    if request.quality != "draft" or request.model is not None or not row.escalates:
+    """None where a draft stays one: its caller named a model or is strict, or its asset type does not escalate."""
+    if request.quality != "draft" or request.model is not None or request.strict or not row.escalates:
         return None
     return _limit(request.model_copy(update={"quality": "final"}), row, models)
 

@@ -183,6 +183,7 @@ def approval_of(order: Order, index: int, evidence: Evidence, now: datetime, pub
         derivatives=sealed.derivatives,
         scores=scored.scores,
         prompt=made.prompt,
+        negative_prompt=made.negative_prompt,
         template=asked.template,
         seed=made.seed,
         model=made.model,
@@ -197,6 +198,7 @@ def approval_of(order: Order, index: int, evidence: Evidence, now: datetime, pub
             approved_at=now,
         ),
         reproducibility=made.reproducibility,
+        reproduction=made.reproduction,
         asset_type=asked.asset_type,
         links=Links(self=where, download=f"{where}/download"),
     )

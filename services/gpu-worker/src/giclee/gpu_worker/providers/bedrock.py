@@ -101,7 +101,7 @@ class Bedrock:
         path = f"model/{quote(name, safe='')}/invoke"
         body = json.dumps(body_of(attempt)).encode()
         headers = await self._signed(path, body)
-        attempt.owed = True
+        attempt.pays()
         reply = await self.caller.ask(
             "POST",
             path,
@@ -114,7 +114,7 @@ class Bedrock:
         if not reply.good:
             raise _failure(reply)
         picture = await attempt.received(_image(reply))
-        return attempt.made(picture, how=f"bedrock {name}, seed {attempt.ask.seed}; the provider promises nothing")
+        return attempt.made(picture, how=f"bedrock {name}", pinned=True)
 
     async def _signed(self, path: str, body: bytes) -> dict[str, str]:
         """The headers of a call, with its signature: botocore's own signer, and not the calls around it, which follow
@@ -151,7 +151,7 @@ def _amazon(quality: str, *, text_max: int, seed_max: int, who: str) -> Body:
 
     def body(attempt: Attempt) -> dict[str, Any]:
         ask, shape = attempt.ask, attempt.ask.shape
-        template.tell_dropped(attempt, frozenset({"seed", "negative_prompt", "guidance_scale"}), who)
+        template.tell_dropped(attempt, frozenset({"seed", "negative_prompt", "guidance_scale", "width", "height"}), who)
         texts = {"text": _shortened(attempt, "prompt", ask.prompt, text_max)}
         if ask.negative_prompt and shape.negative:
             texts["negativeText"] = _shortened(attempt, "negative_prompt", ask.negative_prompt, text_max)
@@ -212,7 +212,7 @@ def _seed(attempt: Attempt, least: int, most: int, who: str) -> int:
     seed = attempt.ask.seed
     if least <= seed <= most:
         return seed
-    used = least + seed % (most - least + 1)
+    used = attempt.seed = least + seed % (most - least + 1)
     attempt.adjust("seed", str(seed), str(used), f"{who} takes {least} to {most}")
     return used
 

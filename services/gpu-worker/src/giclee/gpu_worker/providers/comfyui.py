@@ -73,7 +73,7 @@ class Comfyui:
             f"{self.caller.base_url}/view?{urlencode(_image(entry))}", left_s=lambda: attempt.left_s
         )
         picture = await attempt.received(body)
-        return attempt.made(picture, how=f"comfyui, {attempt.model.location}, seed {attempt.ask.seed}; not promised")
+        return attempt.made(picture, how=f"comfyui {attempt.model.location}")
 
     async def _found(self, attempt: Attempt) -> dict[str, Any] | None:
         """What an earlier try at this ask came to, waited for; None where there is none to be had."""
@@ -96,6 +96,7 @@ class Comfyui:
         call = attempt.ask.call
         # a second run needs an id of its own: the first one's is taken, if only in the history
         mine = str(uuid.uuid4()) if call is None or attempt.again else _id_of(call.key)
+        attempt.pays()
         await attempt.note(mine)
         body = {"prompt": workflow.filled(attempt.ask, negative_prompt=_negative(attempt.ask)), "prompt_id": mine}
         reply = await self.caller.ask("POST", "prompt", body=body, paying=True)

@@ -2,7 +2,7 @@
 
 Everything that touches torch runs in one thread, so the event loop stays free and batches never overlap.
 One generator per image, seeded from its candidate and drawn on the CPU: the same seed at the same padded
-batch shape gives the same bytes whoever shares the batch (bitwise on CPUs; `reproducibility` says where).
+batch shape gives the same bytes whoever shares the batch (bitwise on CPUs: the grade `exact`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from giclee.gpu_worker import adjusting, picture, shelf
 from giclee.gpu_worker import device as devices
-from giclee.gpu_worker import picture, shelf
 from giclee.gpu_worker.provider import (
     Answer,
     Ask,
@@ -39,10 +39,21 @@ from giclee.gpu_worker.provider import (
 )
 from giclee.schemas.models import Model
 from giclee.schemas.parts import Adjustment
+from giclee.schemas.reproduction import Grade, Reproduction
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CFG_OVER = 1.0
 """At or below this guidance scale pipelines do not look at the empty or negative prompt."""
+_PARAMETERS = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "width": "width",
+    "height": "height",
+    "num_inference_steps": "steps",
+    "guidance_scale": "guidance_scale",
+    "generator": "seed",
+}
+"""What pipelines call the things that can be asked; one that a pipeline's signature lacks is left out."""
 _UNBOUNDED = 1_000_000
 """Tokenizers without a limit of their own say a number over this."""
 _LOAD_ERRORS = (OSError, ValueError, KeyError, AttributeError, ImportError, RuntimeError, TypeError, SafetensorError)
@@ -53,8 +64,13 @@ class Loaded:
     """A pipeline on the device."""
 
     pipeline: Any
-    takes: frozenset[str]
+    parameters: frozenset[str]
     weights_sha256: str
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """What it takes, by the names of asks."""
+        return frozenset(asked for name, asked in _PARAMETERS.items() if name in self.parameters)
 
 
 class Diffusion:
@@ -110,6 +126,15 @@ class Diffusion:
 
     def _make(self, model: Model, asks: Sequence[Ask], padded: int) -> list[Answer]:
         loaded = self._resident(model)
+        refused = {
+            at: adjusting.refused(found) for at, ask in enumerate(asks) if (found := _forbidden(loaded, model, ask))
+        }
+        rest = [ask for at, ask in enumerate(asks) if at not in refused]
+        made = iter(self._halving(model, loaded, rest, padded) if rest else ())
+        return [refused[at] if at in refused else next(made) for at in range(len(asks))]
+
+    def _halving(self, model: Model, loaded: Loaded, asks: Sequence[Ask], padded: int) -> list[Answer]:
+        """The answers; where there was no memory for the batch, of its halves."""
         answers = self._attempt(model, loaded, asks, padded)
         if answers is not None:
             return answers
@@ -137,7 +162,7 @@ class Diffusion:
             devices.release()
             return None
         seconds = (time.perf_counter() - began) / len(asks)
-        how = self._reproducibility(model, padded)
+        how = self._reproduction(model, padded)
         return [
             _answer(loaded, model, ask, image=images[at], blocked=blocked[at], seconds=seconds, how=how)
             for at, ask in enumerate(asks)
@@ -159,7 +184,7 @@ class Diffusion:
         if shape.negative and shape.guidance_scale > CFG_OVER:
             said["negative_prompt"] = [ask.negative_prompt or "" for ask in rows]
         with torch.inference_mode():
-            made = loaded.pipeline(**{name: value for name, value in said.items() if name in loaded.takes})
+            made = loaded.pipeline(**{name: value for name, value in said.items() if name in loaded.parameters})
         blocked = getattr(made, "nsfw_content_detected", None) or [False] * padded
         return made.images, [bool(one) for one in blocked]
 
@@ -174,14 +199,20 @@ class Diffusion:
             folder = _folder(model, download=self._download)
             weights = shelf.verified(model, folder)
             pipeline = self._load(model, folder, self.device.name)
-            takes = frozenset(inspect.signature(type(pipeline).__call__).parameters)
-            found = self._loaded[model.weights] = Loaded(pipeline, takes, weights)
+            parameters = frozenset(inspect.signature(type(pipeline).__call__).parameters)
+            found = self._loaded[model.weights] = Loaded(pipeline, parameters, weights)
         self._loaded.move_to_end(model.weights)
         return found
 
-    def _reproducibility(self, model: Model, padded: int) -> str:
-        versions = f"torch {torch.__version__}, diffusers {diffusers.__version__}"
-        return f"{self.device.describe()}, {model.dtype}, batch {padded}, {versions}, generator cpu"
+    def _reproduction(self, model: Model, padded: int) -> Reproduction:
+        return Reproduction(
+            backend="diffusers",
+            device=self.device.describe(),
+            dtype=model.dtype,
+            batch=padded,
+            threads=torch.get_num_threads(),
+            versions={"torch": torch.__version__, "diffusers": diffusers.__version__},
+        )
 
 
 def load_pipeline(model: Model, folder: Path, device: str) -> Any:
@@ -223,7 +254,9 @@ def _too_large(model: Model, ask: Ask) -> NotMade:
     return NotMade(outcome="invalid", message=f"{size} does not fit into the memory that {model.name} has here")
 
 
-def _answer(loaded: Loaded, model: Model, ask: Ask, *, image: Any, blocked: bool, seconds: float, how: str) -> Answer:
+def _answer(
+    loaded: Loaded, model: Model, ask: Ask, *, image: Any, blocked: bool, seconds: float, how: Reproduction
+) -> Answer:
     if blocked:
         return NotMade(outcome="refused-content", message=f"{model.name} blacked the image out", seconds=seconds)
     pixels = picture.quantized(image)
@@ -231,29 +264,58 @@ def _answer(loaded: Loaded, model: Model, ask: Ask, *, image: Any, blocked: bool
         return NotMade(outcome="unusable", message=f"{model.name} made values that are not finite", seconds=seconds)
     if picture.is_blank(pixels):
         return NotMade(outcome="unusable", message=f"{model.name} made one flat colour", seconds=seconds)
+    height, width = pixels.shape[:2]
+    found = [*_adjustments(loaded, model, ask), *_other_size(ask, width, height)]
+    if ask.strict and found:
+        return adjusting.refused(found)
+    seeded = "seed" in loaded.takes
     return Made(
         body=picture.encode(pixels),
         content_type=picture.CONTENT_TYPE,
-        width=ask.shape.width,
-        height=ask.shape.height,
+        width=width,
+        height=height,
         seconds=seconds,
         weights_sha256=loaded.weights_sha256,
-        adjustments=tuple(_adjustments(loaded, ask)),
-        reproducibility=how,
+        adjustments=tuple(found),
+        reproducibility=_grade(how, seeded=seeded),
+        reproduction=how.model_copy(update={"seed": ask.seed if seeded else None}),
     )
+
+
+def _grade(how: Reproduction, *, seeded: bool) -> Grade:
+    """Weights are always pinned by their hash; what is left is the seed and the arithmetic."""
+    if not seeded:
+        return "none"
+    return "exact" if (how.device or "").startswith("cpu") and how.dtype == "float32" else "perceptual"
 
 
 # ---- what was asked and could not be done -------------------------------------------------------
 
 
-def _adjustments(loaded: Loaded, ask: Ask) -> list[Adjustment]:
+def _forbidden(loaded: Loaded, model: Model, ask: Ask) -> list[Adjustment]:
+    """What keeps a strict ask from being made."""
+    return _adjustments(loaded, model, ask) if ask.strict else []
+
+
+def _adjustments(loaded: Loaded, model: Model, ask: Ask) -> list[Adjustment]:
+    """All that is known before the image is made."""
     found = [_shortened(loaded, "prompt", ask.prompt)]
-    if ask.negative_prompt and ask.shape.negative and ask.shape.guidance_scale > CFG_OVER:
-        found.append(_shortened(loaded, "negative_prompt", ask.negative_prompt))
-    elif ask.negative_prompt:
-        why = "the model takes none" if not ask.shape.negative else "guidance_scale is not over 1"
-        found.append(Adjustment(field="negative_prompt", asked="given", used="left out", reason=why))
-    return [one for one in found if one is not None]
+    takes = loaded.takes
+    if ask.negative_prompt and ask.shape.negative and "negative_prompt" in takes:
+        if ask.shape.guidance_scale > CFG_OVER:
+            found.append(_shortened(loaded, "negative_prompt", ask.negative_prompt))
+        elif "negative_prompt" in ask.asked:
+            why = "guidance_scale is not over 1"
+            found.append(Adjustment(field="negative_prompt", asked="given", used="left out", reason=why))
+    return [*(one for one in found if one), *adjusting.left_out(model, ask, takes, "the model takes none")]
+
+
+def _other_size(ask: Ask, width: int, height: int) -> list[Adjustment]:
+    shape = ask.shape
+    if (width, height) == (shape.width, shape.height) or "size" not in ask.asked:
+        return []
+    asked, used = f"{shape.width}x{shape.height}", f"{width}x{height}"
+    return [Adjustment(field="size", asked=asked, used=used, reason="the model makes no other")]
 
 
 def _shortened(loaded: Loaded, field: str, text: str) -> Adjustment | None:

@@ -95,7 +95,7 @@ class Fal:
             "x-fal-request-timeout": f"{max(START_MIN_S, attempt.left_s):.1f}",
             "x-fal-object-lifecycle-preference": json.dumps({"expiration_duration_seconds": KEPT_S}),
         }
-        attempt.owed = True
+        attempt.pays()
         reply = await self.caller.ask("POST", endpoint, body=sent.filled(attempt.ask), headers=headers, paying=True)
         if not reply.good:
             raise _failure(reply)
@@ -161,7 +161,7 @@ class Fal:
             raise Failed("unusable", f"a result without an image: {result.said}")
         body = await self.caller.image(url, left_s=lambda: attempt.left_s)
         picture = await attempt.received(body)
-        return attempt.made(picture, how=f"fal {endpoint}, seed {attempt.ask.seed}; the provider promises nothing")
+        return attempt.made(picture, how=f"fal {endpoint}")
 
     async def give_up(self, attempt: Attempt) -> bool:
         endpoint, _ = _sheet(attempt.model)

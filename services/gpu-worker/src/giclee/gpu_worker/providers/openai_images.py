@@ -85,7 +85,12 @@ class OpenaiImages:
             attempt.lost(billed=True)  # there is no job to ask for
         name, quality = _named(attempt.model)
         template.tell_dropped(attempt, TAKES, name)
-        width, height = _size(name, attempt.ask.shape.width, attempt.ask.shape.height)
+        asked = attempt.ask.shape
+        width, height = _size(name, asked.width, asked.height)
+        if (width, height) != (asked.width, asked.height):
+            attempt.adjust(
+                "size", f"{asked.width}x{asked.height}", f"{width}x{height}", f"{name} makes no other near it"
+            )
         body = {
             "model": name,
             "prompt": attempt.ask.prompt,
@@ -94,7 +99,7 @@ class OpenaiImages:
             "n": 1,
             "output_format": "png",
         }
-        attempt.owed = True
+        attempt.pays()
         reply = await self.caller.ask(
             "POST",
             "images/generations",
@@ -106,7 +111,7 @@ class OpenaiImages:
         if not reply.good:
             raise _failure(reply)
         picture = await attempt.received(_image(reply))
-        return attempt.made(picture, how=f"openai {name}; takes no seed", cost_usd=_cost(name, reply))
+        return attempt.made(picture, how=f"openai {name}, {quality}", cost_usd=_cost(name, reply))
 
 
 def _named(model: Model) -> tuple[str, str]:

@@ -98,14 +98,14 @@ class Replicate:
             raise Failed("unusable", f"a prediction without an image: {done.said}")
         body = await self.caller.image(url, left_s=lambda: attempt.left_s)
         picture = await attempt.received(body)
-        how = f"replicate {model.revision[:12]}, seed {attempt.ask.seed}; the provider promises nothing"
-        return attempt.made(picture, how=how, cost_usd=_cost(done, sheet.usd_per_second))
+        how = f"replicate {model.revision[:12]}"
+        return attempt.made(picture, how=how, pinned=True, cost_usd=_cost(done, sheet.usd_per_second))
 
     async def _created(self, attempt: Attempt, sent: Template) -> None:
         body = {"version": attempt.model.revision, "input": sent.filled(attempt.ask)}
         # a prediction that nobody waits for ends by itself, even where this process dies
         headers = {"cancel-after": f"{max(CANCEL_AFTER_MIN_S, math.ceil(attempt.left_s))}s"}
-        attempt.owed = True
+        attempt.pays()
         reply = await self.caller.ask("POST", "predictions", body=body, headers=headers, paying=True)
         if not reply.good:
             raise _refusal(reply)

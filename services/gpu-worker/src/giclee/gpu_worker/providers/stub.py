@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
-from giclee.gpu_worker import picture
+from giclee.gpu_worker import adjusting, picture
 from giclee.gpu_worker.picture import Pixels
 from giclee.gpu_worker.provider import Answer, Ask, Capabilities, Closed, Description, Made
 from giclee.models import world
 from giclee.schemas.models import Model
-from giclee.schemas.parts import Adjustment
+from giclee.schemas.reproduction import Reproduction
 
 CAPABILITIES = Capabilities(
     seed=True,
@@ -27,7 +27,7 @@ CAPABILITIES = Capabilities(
     data_terms="Nothing leaves the process.",
 )
 
-NOT_READ = (Adjustment(field="negative_prompt", asked="given", used="left out", reason="the stub reads none"),)
+TAKES = frozenset({"prompt", "seed", "width", "height"})
 
 
 class Stub:
@@ -75,6 +75,9 @@ class Stub:
         if found is not None:
             return found
         began = time.perf_counter()
+        adjustments = adjusting.left_out(model, ask, TAKES, "the stub reads none")
+        if ask.strict and adjustments:
+            return adjusting.refused(adjustments)
         body = picture.encode(paint(ask, self.mistakes))
         return Made(
             body=body,
@@ -82,8 +85,9 @@ class Stub:
             width=ask.shape.width,
             height=ask.shape.height,
             seconds=time.perf_counter() - began,
-            adjustments=NOT_READ if ask.negative_prompt else (),
-            reproducibility="painted; the same on every machine",
+            adjustments=tuple(adjustments),
+            reproducibility="exact",
+            reproduction=Reproduction(backend="painted", seed=ask.seed, note="the same on every machine"),
         )
 
 
