@@ -1,4 +1,4 @@
-"""`make bench`: the goals G1 to G5 and G11 to G14 as ratios, a table, and docs/bench.md, of which `--only` renews a
+"""`make bench`: the goals G1 to G5, G9 and G11 to G14 as ratios, a table, and docs/bench.md, of which `--only` renews a
 part. Exit code 1 when a figure does not count because a record was lost, came twice or was not what it should be. An
 aim that is missed is shown, not failed.
 """
@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import goal_hop, goal_judged, goal_line, goal_replay, goal_scorer, goal_worker, report
+from tests.bench import goal_hop, goal_judged, goal_line, goal_replay, goal_same, goal_scorer, goal_worker, report
 from tests.bench.measure import Result, Wrong
 
 GOALS: dict[str, Callable[..., Sequence[Result]]] = {
@@ -17,12 +17,13 @@ GOALS: dict[str, Callable[..., Sequence[Result]]] = {
     "g2": lambda rounds, quick: goal_line.run(rounds, quick=quick),
     "g4": lambda rounds, quick: [goal_replay.run(rounds, quick=quick)],
     "g5": lambda rounds, quick: [goal_worker.run(rounds, quick=quick)],
+    "g9": lambda rounds, quick: [goal_same.run(rounds, quick=quick)],
     "g11": lambda rounds, quick: [goal_scorer.run(rounds, quick=quick)],
     "g12": lambda rounds, quick: [goal_judged.selection(quick=quick)],
     "g13": lambda rounds, quick: [goal_judged.promise(quick=quick)],
     "g14": lambda rounds, quick: [goal_judged.yields(quick=quick)],
 }
-KNOWN = "g1,g2,g3,g4,g5,g11,g12,g13,g14"
+KNOWN = "g1,g2,g3,g4,g5,g9,g11,g12,g13,g14"
 SAME = {"g3": "g2"}
 """Measured in the same rounds."""
 

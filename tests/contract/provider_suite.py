@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
@@ -70,7 +71,7 @@ def capabilities_of(provider: Provider) -> dict[str, bool]:
 
 def wish_for(row: Model, field: str) -> Ask:
     """An ask for nothing but a prompt and that field."""
-    wishes = {
+    wishes: dict[str, dict[str, Any]] = {
         "negative_prompt": {"negative_prompt": "red"},
         "steps": {"steps": row.steps + 1},
         "guidance_scale": {"guidance_scale": row.guidance_scale + 1},
@@ -123,7 +124,7 @@ class ProviderSuite:
                 assert made(strictly).adjustments == ()
                 continue
             no = not_made(strictly)
-            assert (no.outcome, no.code, no.paid_usd) == ("invalid", "param_unsupported", 0)
+            assert (no.outcome, no.code, no.paid_usd) == ("invalid", "param_unsupported", Decimal(0))
             assert field in no.message
             (unasked,) = await provider.make(row, [replace(wish, asked=frozenset({"prompt"}), strict=True)], 1)
             assert made(unasked).adjustments == ()

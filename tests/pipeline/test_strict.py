@@ -15,8 +15,8 @@ from giclee.schemas.models import Model
 from giclee.schemas.parts import Adjustment
 from tests.kit.pipeline import running
 
-# the stub reads no steps, and only the worker knows
-UNREAD = {"params": {"steps": 5}}
+# the stub reads neither, and only the worker knows
+UNREAD: dict[str, Any] = {"params": {"steps": 5}, "negative_prompt": "red"}
 
 
 async def test_a_strict_request_is_made_as_asked_or_not_at_all(database: str) -> None:
@@ -26,8 +26,14 @@ async def test_a_strict_request_is_made_as_asked_or_not_at_all(database: str) ->
         lax, refused = await line.ask(**UNREAD), await line.ask(strict=True, **UNREAD)
 
         assert [(await line.closed(rid)).outcome for rid in (kept, lax)] == ["approved", "approved"]
-        assert [line.of(ImageApproved, rid)[0].adjustments for rid in (kept,)] == [()]
-        assert [one.field for one in line.of(ImageApproved, lax)[0].adjustments] == ["steps"]
+        as_asked, adjusted = line.of(ImageApproved, kept)[0], line.of(ImageApproved, lax)[0]
+        assert (as_asked.adjustments, as_asked.reproducibility, as_asked.reproduction.seed) == (
+            (),
+            "exact",
+            as_asked.seed,
+        )
+        assert [one.field for one in adjusted.adjustments] == ["negative_prompt", "steps"]
+        assert (adjusted.negative_prompt, adjusted.reproduction.backend) == ("red", "painted")
         closed = await line.closed(refused)
         assert (closed.outcome, closed.cost_usd, line.of(ImageGenerated, refused)) == ("failed", Decimal(0), [])
         told = [reason for reason in closed.reasons if reason.code == "param_unsupported"]

@@ -14,6 +14,7 @@ from PIL import Image
 CONTENT_TYPE = "image/webp"
 BLANK_RANGE = 3
 """Largest difference between the pixels of any channel, of 255, that still counts as one flat colour."""
+_SIDE_PX, _WAVES, _CLEARLY = 64, 16, 0.2
 
 Pixels: TypeAlias = np.ndarray
 
@@ -37,3 +38,16 @@ def is_blank(pixels: Pixels) -> bool:
     """Whether a picture is one flat colour, which is how failed decoders and content filters look."""
     spread = pixels.max(axis=(0, 1)).astype(int) - pixels.min(axis=(0, 1))
     return bool((spread <= BLANK_RANGE).all())
+
+
+def fingerprint(pixels: Pixels) -> np.ndarray:
+    """768 bits that pictures which look the same share, of (height, width, 3): as the scorer's phash, a bit for each of
+    the 16 x 16 lowest frequencies of each channel but the mean, set where it is clearly above zero."""
+    small = Image.fromarray(pixels, "RGB").resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BOX)
+    planes = np.asarray(small, dtype=float).transpose(2, 0, 1)  # (3, 64, 64)
+    places = (np.arange(_SIDE_PX) + 0.5) * np.pi / _SIDE_PX
+    waves = np.cos(np.arange(_WAVES)[:, None] * places)  # (16, 64)
+    low = waves @ planes @ waves.T  # (3, 16, 16)
+    low[:, 0, 0] = 0.0
+    bits: np.ndarray = low.ravel() > _CLEARLY * np.sqrt((low**2).mean())
+    return bits
