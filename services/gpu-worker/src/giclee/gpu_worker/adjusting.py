@@ -36,22 +36,23 @@ def left_out(model: Model, ask: Ask, takes: frozenset[str], why: str) -> list[Ad
     """
     shape = ask.shape
     sized = "size" in takes or takes >= {"width", "height"}
-    found = {
-        "seed": None if "seed" in takes else str(ask.seed),
-        "negative_prompt": "given"
-        if ask.negative_prompt and not ("negative_prompt" in takes and shape.negative)
-        else None,
+    negative = "negative_prompt" in takes and shape.negative
+    rows = (
+        ("seed", "seed" not in takes, str(ask.seed)),
+        ("negative_prompt", bool(ask.negative_prompt) and not negative, "given"),
         # what equals the row's own is what is used anyway
-        "steps": None if "steps" in takes or shape.steps == model.steps else str(shape.steps),
-        "guidance_scale": None
-        if "guidance_scale" in takes or shape.guidance_scale == model.guidance_scale
-        else f"{shape.guidance_scale:g}",
-        "size": f"{shape.width}x{shape.height}" if ask.strict and not sized else None,
-    }
+        ("steps", "steps" not in takes and shape.steps != model.steps, str(shape.steps)),
+        (
+            "guidance_scale",
+            "guidance_scale" not in takes and shape.guidance_scale != model.guidance_scale,
+            f"{shape.guidance_scale:g}",
+        ),
+        ("size", ask.strict and not sized, f"{shape.width}x{shape.height}"),
+    )
     return [
         Adjustment(field=name, asked=asked, used="left out", reason=why)
-        for name, asked in found.items()
-        if asked is not None and name in ask.asked
+        for name, dropped, asked in rows
+        if dropped and name in ask.asked
     ]
 
 
