@@ -48,11 +48,11 @@ async def test_a_strict_request_is_made_as_asked_or_not_at_all(database: str) ->
 async def test_a_strict_request_that_nobody_can_make_ends_at_once(
     database: str, asked: dict[str, Any], field: str
 ) -> None:
-    """Nobody waits for its closing time, and nothing is spent."""
+    """After one wave, whether the router knew or only a worker; nothing is spent."""
     async with running(database) as line:
         rid = await line.ask(strict=True, **asked)
         closed = await line.closed(rid, within_s=20)
-        assert (closed.outcome, closed.cost_usd) == ("failed", Decimal(0))
+        assert (closed.outcome, closed.candidates, closed.cost_usd) == ("failed", 1, Decimal(0))
         assert any(field in reason.message for reason in closed.reasons)
 
 
