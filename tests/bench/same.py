@@ -129,7 +129,8 @@ class Unpadded:
     """The same provider, whatever the batcher pads to."""
 
     def __init__(self, inner: Provider) -> None:
-        self._inner, self.capabilities, self.describe = inner, inner.capabilities, inner.describe
+        self._inner, self.capabilities = inner, inner.capabilities
+        self.describe, self.close = inner.describe, inner.close
 
     async def make(self, model: Model, asks: Sequence[Ask], padded: int) -> Sequence[Answer]:
         return await self._inner.make(model, asks, len(asks))
