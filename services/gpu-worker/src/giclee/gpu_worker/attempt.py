@@ -104,8 +104,9 @@ def ruled(
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """How far one ask has come. `owed`: whether something was or may have been billed; `earlier`: the job that an
-    earlier try left behind; `again`: that job could not be found, so this one is paid a second time."""
+    """How far one ask has come. `owed`: whether something was or may have been billed, `cost_usd`: how much, where the
+    provider says so; `earlier`: the job that an earlier try left behind; `again`: that job could not be found, so this
+    one is paid a second time."""
 
     model: Model
     ask: Ask
@@ -114,6 +115,7 @@ class Attempt:
     album: Album = field(default_factory=Album)
     job: str | None = None
     owed: bool = False
+    cost_usd: Decimal | None = None
     again: bool = False
     adjustments: list[Adjustment] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
@@ -161,7 +163,7 @@ class Attempt:
         except Unusable as error:
             raise Failed("unusable", str(error)) from error
 
-    def made(self, picture: Picture, *, how: str, cost_usd: Decimal | None = None) -> Made:
+    def made(self, picture: Picture, *, how: str) -> Made:
         """The image, and every difference from what was asked."""
         shape = self.ask.shape
         asked, used = f"{shape.width}x{shape.height}", f"{picture.width}x{picture.height}"
@@ -175,7 +177,7 @@ class Attempt:
             seconds=time.monotonic() - self.began,
             adjustments=tuple(self.adjustments),
             reproducibility=how,
-            cost_usd=cost_usd,
+            cost_usd=self.cost_usd,
             job=self.job,
             again=self.again,
         )
@@ -189,6 +191,7 @@ class Attempt:
             code="provider_transient" if error.outcome in TRANSIENT else "provider_failed",
             seconds=time.monotonic() - self.began,
             paid_usd=self.model.price_usd if billed else Decimal(0),
+            cost_usd=self.cost_usd if billed else None,
             retry_after_s=error.retry_after_s,
             job=self.job,
             again=self.again,

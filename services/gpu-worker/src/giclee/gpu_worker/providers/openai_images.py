@@ -105,8 +105,9 @@ class OpenaiImages:
         )
         if not reply.good:
             raise _failure(reply)
+        attempt.cost_usd = _cost(name, reply)
         picture = await attempt.received(_image(reply))
-        return attempt.made(picture, how=f"openai {name}; takes no seed", cost_usd=_cost(name, reply))
+        return attempt.made(picture, how=f"openai {name}; takes no seed")
 
 
 def _named(model: Model) -> tuple[str, str]:
