@@ -143,6 +143,8 @@ class Books:
                 yield f"{key}: billed twice, and nobody put it back"
             if not any(one.row["again"] for one in rows):
                 yield f"{key}: billed twice, and no row says so"
+            if any(one.row["jobs"] for one in [one for one in rows if one.lines][:-1]):
+                yield f"{key}: billed twice, and the first job was known"
         for one in self.entries:
             if one.difference() == "unexplained":
                 yield f"{one.key}: {one.counted} counted, {one.billed} billed, {one.row['outcome']}"

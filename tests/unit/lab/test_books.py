@@ -77,7 +77,8 @@ def test_a_clean_run_is_clean_and_can_be_told() -> None:
 
 
 def _again(run: Run) -> None:
-    """A second fence of the first candidate was billed as well."""
+    """A second fence of the first candidate was billed as well, the first call's job was never told."""
+    run.calls[0].update(jobs=[], outcome="transient")
     run.calls.append(call(FIRST, fence=2, jobs=["job-2"], again=True))
     run.lab["bill"].append(line(FIRST, job="job-2"))
     run.claims[0]["paid_usd"] *= 2
@@ -86,6 +87,11 @@ def _again(run: Run) -> None:
     run.records[GENERATED][0] = event(
         GENERATED, 0, request_id=FIRST, candidate_id=f"c-{FIRST}", hop=0, provider="fal", spent_usd="0.05", index=0
     )
+
+
+def _though_known(run: Run) -> None:
+    _again(run)
+    run.calls[0]["jobs"] = [f"job-{FIRST}"]
 
 
 def _cheap(run: Run) -> None:
@@ -101,6 +107,7 @@ SPOILED: dict[str, tuple[Callable[[Run], Any], str]] = {
     "twice": (lambda run: run.records[CLOSED].append(run.records[CLOSED][0]), "closed 2 times"),
     "nobody's bill": (lambda run: run.lab["bill"].append(line(FIRST, job="other")), "no row of ours"),
     "paid twice": (_again, "nobody put it back"),
+    "paid twice though known": (_though_known, "the first job was known"),
     "under-counted": (_cheap, "0.01 counted, 0.025 billed"),
     "open call": (lambda run: run.calls[0].update(ended_at=None), "a call is open"),
     "claim": (lambda run: run.claims[0].update(paid_usd=Decimal(1)), "the claim says 1"),
