@@ -215,6 +215,14 @@ class HostedSuite(ProviderSuite):
         assert first.cost_usd is not None and second.cost_usd is not None and second.cost_usd > first.cost_usd
         assert first.cost_usd + second.cost_usd == await lab.charged(self.name)
 
+    async def test_what_came_to_no_image_costs_what_is_told(self, lab: Lab, provider: Provider, row: Model) -> None:
+        """A flat colour is billed as any picture is; who does not say for how much is taken at its price."""
+        await lab.price(self.name, "1.5")
+        await lab.inject(self.name, "make", "blank")
+        answer = not_made((await provider.make(row, [ask(row, call=call())], 1))[0])
+        assert (answer.outcome, answer.paid_usd) == ("unusable", row.price_usd)
+        assert answer.cost_usd == (await lab.charged(self.name) if self.tells_cost else None)
+
     # ---- what is told ---------------------------------------------------------------------------
 
     @pytest.mark.parametrize("fault", ["echo", "error", "html", "revoked", "redirect"])

@@ -448,6 +448,33 @@ async def test_a_writer_that_was_followed_can_no_longer_write(line: Line) -> Non
     assert [number for _, _, number in await line.log(CLOSED)].count(2) == 1
 
 
+async def test_a_commit_that_no_partition_heard_of_is_said_again(line: Line) -> None:
+    """As brokers acknowledge one while partitions have no leader (KAFKA-20734): sending ends when it can be seen, and
+    an abort that follows takes nothing of it back."""
+    writer = KafkaTransport(line.settings).numbered("publisher.relay.0", (APPROVED, CLOSED))
+    encode = partial(codec.encode, source="test")
+    await writer.open()
+    producer = writer._producer
+    assert producer is not None
+    commit = producer.commit_transaction
+
+    async def acknowledged() -> None:
+        producer.commit_transaction = commit
+        producer._txn_manager.committing_transaction()
+        producer._txn_manager.complete_transaction()
+
+    producer.commit_transaction = acknowledged
+    await writer.send([encode(closed(uuid.uuid4())) for _ in range(20)], 1)
+    assert sorted(number for _, _, number in await line.log(CLOSED)) == list(range(1, 21))
+    with pytest.raises(Transient):
+        too_large = codec.encode(closed(uuid.uuid4()), source="test")
+        object.__setattr__(too_large, "value", random.Random(1).randbytes(3_000_000))
+        await writer.send([encode(closed(uuid.uuid4())), too_large], 21)
+    assert await writer.open() == 20
+    await writer.close()
+    assert sorted(number for _, _, number in await line.log(CLOSED)) == list(range(1, 21))
+
+
 async def test_a_record_that_is_refused_leaves_nothing_of_its_transaction(line: Line) -> None:
     """One record too large: its transaction is not committed, though the library would."""
     writer = KafkaTransport(line.settings).numbered("publisher.relay.0", (APPROVED, CLOSED))

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -30,11 +31,12 @@ from giclee.gpu_worker.claims import SCHEMA, Claims
 from giclee.gpu_worker.handle import Worker
 from giclee.gpu_worker.inquiries import Inquiries
 from giclee.gpu_worker.ledger import Ledger
-from giclee.gpu_worker.provider import NotMade
+from giclee.gpu_worker.provider import Answer, Ask, NotMade
 from giclee.gpu_worker.shelf import Shelf
 from giclee.gpu_worker.sweep import Sweeper
 from giclee.schemas import envelope as wire
 from giclee.schemas.events import Event, GenerationFailed, ImageGenerated, ImageRouted, ProviderOutcome
+from giclee.schemas.models import Model
 from giclee.schemas.spend_caps import Cap
 from tests.kit.candidates import closing, delivered, hop, model, replay, routed
 from tests.kit.shop import NAME, STEPS, Paid, Shop, unexplained
@@ -232,6 +234,27 @@ async def test_who_does_not_say_what_it_cost_is_taken_at_its_price(processes: An
     made, _ = await processes(tells=False).deliver(event)
     (row,) = await rows_of(pool, event)
     assert (made.spent_usd, row["counted_usd"], row["actual_usd"]) == (PRICE, PRICE, None)
+
+
+class Silent(Paid):
+    """A provider that never answers; as every hosted one, it takes the model's price for what it may have billed."""
+
+    async def _one(self, model: Model, ask: Ask) -> Answer:
+        return NotMade(outcome="timeout", message="no answer", paid_usd=model.price_usd)
+
+
+async def test_what_may_have_been_billed_is_the_price_that_the_router_expected(
+    processes: Any, pool: databases.Pool, shop: Shop
+) -> None:
+    """A price that was set since the worker read its rows counts for its time-outs too, and for what follows."""
+    dearer = Decimal("0.06")
+    event = candidate(hop(ROW, price_usd=dearer), hop(ROW), limit_usd=3 * PRICE)
+    one = processes(CAP)
+    one.worker = replace(one.worker, calls=Calls({NAME: Silent(shop)}))
+    following, _ = await one.deliver(event)
+    (row,) = await rows_of(pool, event)
+    assert (following.spent_usd, row["expected_usd"], row["counted_usd"]) == (dearer, dearer, dearer)
+    assert await unexplained(pool, shop) == []
 
 
 async def test_a_call_that_came_to_nothing_costs_nothing_and_the_chain_goes_on(

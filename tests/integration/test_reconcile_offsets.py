@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -105,6 +106,25 @@ async def test_records_that_retention_took_are_counted_and_said(world: KafkaWorl
     found = await offsets.check()
     assert (found.verdict, found.count) == ("bad", 3)
     assert "retention took 3 records" in found.says
+
+
+async def test_a_group_at_work_is_never_lost(world: KafkaWorld, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads on, in a log that grows, between the questions of one look: it is left where it is."""
+    groups = world.transport.groups()
+    ask = groups._committed
+
+    async def late(*about: Any) -> Any:
+        writer = world.transport.writer("fill")
+        await writer.start()
+        await writer.send([Record(topic=TOPIC, key=b"k", value=b"more")])
+        await writer.stop()
+        await world.set_offsets(GROUP, {AT: 7})
+        return await ask(*about)
+
+    await world.set_offsets(GROUP, {AT: 6})
+    monkeypatch.setattr(groups, "_committed", late)
+    assert await Offsets(pool, groups, {GROUP: [TOPIC]}).mend() == []
+    assert await world.committed(GROUP, TOPIC, 1) == {AT: 7}
 
 
 async def test_a_missing_topic_is_said_with_its_command(world: KafkaWorld, pool: Pool) -> None:

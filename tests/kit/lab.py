@@ -43,7 +43,7 @@ class Lab:
         return Kit(**{"keys": keys, "base_urls": {name: self.url(name) for name in KEYS}, "deadline_s": 30.0, **fields})
 
     async def told(self) -> dict[str, Any]:
-        """All the lab knows: bill, requests seen, how often the trap was met, bytes of endless answers."""
+        """All the lab knows: bill, requests seen, faults met, how often the trap was, bytes of endless answers."""
         return await self._said("", None)
 
     async def bill(self, provider: str) -> list[dict[str, Any]]:
@@ -74,6 +74,10 @@ class Lab:
     async def forget(self, provider: str) -> None:
         """The provider knows none of its jobs any more."""
         await self._said("/forget", {"provider": provider})
+
+    async def mend(self) -> None:
+        """No fault waits any more."""
+        await self._said("/mend", {})
 
     async def clear(self) -> None:
         """Everything as at the start."""

@@ -1,9 +1,10 @@
 """`python -m tests.lab`: listens on a free port of 127.0.0.1 (or `--port N`) and says where, as one line of JSON.
 
-GET  /lab                          bill, requests seen, how often the trap was met, bytes of endless answers
+GET  /lab                          bill, requests seen, faults met, how often the trap was, bytes of endless answers
 POST /lab/faults                   {provider, call, fault, times?, …}; times absent: until cleared
 POST /lab/price                    {provider, factor}: everything costs that much more from now on
 POST /lab/release | /lab/forget    {provider}: what stood still goes on | no job is known any more
+POST /lab/mend                     no fault waits any more
 POST /lab/clear                    everything as at the start
 """
 
@@ -60,6 +61,11 @@ def control(lab: Lab) -> web.Application:
     @routes.post("/forget")
     async def forget(request: web.Request) -> web.Response:
         lab.forget((await request.json())["provider"])
+        return web.json_response({})
+
+    @routes.post("/mend")
+    async def mend(request: web.Request) -> web.Response:
+        lab.mend()
         return web.json_response({})
 
     @routes.post("/clear")

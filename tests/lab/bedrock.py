@@ -74,7 +74,8 @@ async def _invoke(lab: Lab, request: web.Request) -> web.Response:
     if wrong:
         return _refusal("ValidationException", f"Malformed input request: {wrong}")
     config, text = said["imageGenerationConfig"], said["textToImageParams"]["text"]
-    job = lab.begin(Job("bedrock", text, config["width"], config["height"], config["seed"], key=None, usd=PRICE_USD))
+    size, usd = (config["width"], config["height"]), lab.price("bedrock", PRICE_USD)
+    job = lab.begin(Job("bedrock", text, *size, config["seed"], key=None, usd=usd))
     if job.look == "unsafe":
         return web.json_response({"images": [], "error": BLOCKED_IMAGES})
     if job.look == "nothing":
@@ -102,7 +103,8 @@ def _stability(lab: Lab, said: dict[str, Any]) -> web.Response:
     if set(said) - known or not 0 <= said.get("seed", 0) <= 4_294_967_294:
         return _refusal("ValidationException", "Malformed input request")
     size = STABILITY_SIZES[said.get("aspect_ratio", "1:1")]
-    job = lab.begin(Job("bedrock", said["prompt"], *size, said.get("seed", 0), key=None, usd=PRICE_USD))
+    usd = lab.price("bedrock", PRICE_USD)
+    job = lab.begin(Job("bedrock", said["prompt"], *size, said.get("seed", 0), key=None, usd=usd))
     if job.look == "unsafe":
         return web.json_response({"finish_reasons": ["Filter reason: prompt"]})
     image = base64.b64encode(lab.picture(job)).decode()

@@ -53,7 +53,8 @@ class Calls:
         if read is None:
             return problem(400, error={**_INVALID, "extra_info": {}}, node_errors={})
         text, negative, width, height, sampler = read
-        job = Job("comfyui", text, width, height, sampler["seed"], key=said.get("prompt_id"), usd=PRICE_USD)
+        usd = self._lab.price("comfyui", PRICE_USD)
+        job = Job("comfyui", text, width, height, sampler["seed"], key=said.get("prompt_id"), usd=usd)
         # servers before July 2025 know no prompt_id and choose one
         old = self._lab.take("comfyui", "old-server") is not None
         job.id = str(uuid.uuid4()) if old or "prompt_id" not in said else said["prompt_id"]

@@ -80,9 +80,8 @@ class Calls:
             }
             return problem(422, detail=[row])
         size = said.get("image_size", {"width": 1024, "height": 768})
-        job = self._lab.begin(
-            Job("fal", said["prompt"], size["width"], size["height"], said.get("seed", 42), key=None, usd=PRICE_USD)
-        )
+        sides, usd = (size["width"], size["height"]), self._lab.price("fal", PRICE_USD)
+        job = self._lab.begin(Job("fal", said["prompt"], *sides, said.get("seed", 42), key=None, usd=usd))
         root = str(request.url.origin()) + request.path.split("/fal/")[0] + "/fal"
         there = f"{root}/{request.match_info['owner']}/{request.match_info['app']}/requests/{job.id}"
         told = {"status_url": f"{there}/status", "response_url": there, "cancel_url": f"{there}/cancel"}

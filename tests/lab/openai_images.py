@@ -75,7 +75,7 @@ async def _create(lab: Lab, request: web.Request) -> web.Response:
     tokens_in = max(1, len(said["prompt"]) // 4)
     tokens_out = int(OUTPUT_TOKENS[quality] * lab.factor["openai"])
     price_in, price_out = PRICES[said["model"]]
-    usd = (tokens_in * price_in + tokens_out * price_out) / lab.factor["openai"]
+    usd = tokens_in * price_in + tokens_out * price_out
     key = request.headers.get("Idempotency-Key")
     # no seed: every image is another one
     seed = len(lab.jobs) + 1

@@ -91,7 +91,7 @@ class Calls:
             found.get("height", 1024),
             found.get("seed", 42),
             key=None,
-            usd=USD_PER_SECOND * PREDICT_S,
+            usd=self._lab.price("replicate", USD_PER_SECOND * PREDICT_S),
             extra={"version": said["version"], "input": found},
         )
         job.id = job.id.replace("-", "")[:26]

@@ -7,7 +7,7 @@ import math
 import time
 import uuid
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -29,6 +29,7 @@ class Line:
     key: str | None
     usd: str
     prompt: str
+    seed: int
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Job:
-    """One image to be made. `state`: waiting, running, done, failed, canceled."""
+    """One image to be made, for the `usd` of its day. `state`: waiting, running, done, failed, canceled."""
 
     provider: str
     prompt: str
@@ -72,6 +73,7 @@ class Lab:
         self.seen: list[dict[str, Any]] = []
         self.faults: dict[tuple[str, str], list[Fault]] = defaultdict(list)
         self.factor: dict[str, Decimal] = defaultdict(lambda: Decimal(1))
+        self.met: Counter[str] = Counter()
         self.trapped = 0
         self.sent_bytes = 0
 
@@ -86,7 +88,12 @@ class Lab:
         if not waiting:
             return None
         waiting[0].times -= 1
+        self.met[f"{provider} {call} {waiting[0].name}"] += 1
         return waiting.pop(0) if waiting[0].times <= 0 else waiting[0]
+
+    def mend(self) -> None:
+        """No fault waits any more; what stands still stays there."""
+        self.faults.clear()
 
     # ---- jobs -----------------------------------------------------------------------------------
 
@@ -107,6 +114,10 @@ class Lab:
         self.jobs[job.id] = job
         self._charge(job)
         return job
+
+    def price(self, provider: str, usd: Decimal) -> Decimal:
+        """What something of that price costs today."""
+        return usd * self.factor[provider]
 
     def asked(self, job: Job) -> Job:
         """Somebody asks how a job is doing: one that takes its time is done after some asks."""
@@ -133,8 +144,8 @@ class Lab:
     def _charge(self, job: Job) -> None:
         if job.state == "done" and not job.billed:
             job.billed = True
-            usd = job.usd * self.factor[job.provider]
-            self.bill.append(Line(job.provider, job.id, job.key, f"{usd.normalize():f}", job.prompt))
+            usd = f"{job.usd.normalize():f}"
+            self.bill.append(Line(job.provider, job.id, job.key, usd, job.prompt, job.seed))
 
     # ---- pictures -------------------------------------------------------------------------------
 
@@ -160,7 +171,13 @@ class Lab:
 
     def told(self) -> dict[str, Any]:
         lines = [asdict(line) for line in self.bill]
-        return {"bill": lines, "seen": self.seen, "trapped": self.trapped, "sent_bytes": self.sent_bytes}
+        return {
+            "bill": lines,
+            "seen": self.seen,
+            "met": self.met,
+            "trapped": self.trapped,
+            "sent_bytes": self.sent_bytes,
+        }
 
     def note(self, provider: str, call: str, method: str, path: str, headers: dict[str, str], body: Any) -> None:
         row = {"provider": provider, "call": call, "method": method, "path": path, "headers": headers, "body": body}

@@ -36,6 +36,8 @@ def not_made(outcome: str = "timeout", **fields: Any) -> NotMade:
         (not_made(), NONE, NONE),
         (not_made(paid_usd=PRICE), PRICE, None),
         (not_made(paid_usd=Decimal("-0.1")), PRICE, None),
+        (not_made(paid_usd=PRICE, cost_usd=TOLD), TOLD, TOLD),
+        (not_made(cost_usd=Decimal("NaN"), paid_usd=PRICE), PRICE, None),
     ],
 )
 def test_a_bill_is_what_was_told_or_the_price_and_never_nonsense(answer: Answer, paid: Decimal, told: Decimal) -> None:

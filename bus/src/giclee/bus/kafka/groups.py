@@ -55,15 +55,19 @@ class KafkaGroups:
             async with asyncio.timeout(ASK_MAX_S), self._admin() as admin, self._bystander() as consumer:
                 there = await self._partitions(admin, {topic for topics in groups.values() for topic in topics})
                 every = [at for partitions in there.values() for at in partitions]
-                first, end = await consumer.beginning_offsets(every), await consumer.end_offsets(every)
-                found = {}
-                for group, topics in groups.items():
-                    mine = [at for topic in topics for at in there.get(topic, ())]
-                    committed = await self._committed(admin, group, mine)
-                    found[group] = {
-                        self._cluster.at_home(at): Place(committed.get(at), first[at], end[at]) for at in mine
+                mine = {
+                    group: [at for topic in topics for at in there.get(topic, ())] for group, topics in groups.items()
+                }
+                # a group at work moves on between two questions: asked in this order, it is never seen outside its log
+                first = await consumer.beginning_offsets(every)
+                committed = {group: await self._committed(admin, group, its) for group, its in mine.items()}
+                end = await consumer.end_offsets(every)
+                return {
+                    group: {
+                        self._cluster.at_home(at): Place(committed[group].get(at), first[at], end[at]) for at in its
                     }
-                return found
+                    for group, its in mine.items()
+                }
         except (KafkaError, OSError, TimeoutError) as error:
             raise Transient(f"the broker does not say where the groups stand: {said(error)}") from error
 

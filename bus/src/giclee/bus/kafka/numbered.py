@@ -4,12 +4,15 @@ Opening starts the producer first, which shuts out an older one and settles its 
 is the end of the log true. Every transaction stores its last number twice: in the headers of its records and
 as the offset of a group of the same name. A producer never survives an error or a deadline: what it still has
 on the way could otherwise fall into its next transaction.
+
+A commit is believed when readers of committed records can see past it. Brokers acknowledge one that a partition without
+a leader has not heard of (KAFKA-20734), and there the next transaction would decide for both, perhaps to abort.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +30,8 @@ SEND_TIMEOUT_S = 10.0
 OPEN_TIMEOUT_S = 40.0
 ABORT_TIMEOUT_S = 2.0
 REQUEST_TIMEOUT_S = 5.0
+SEEN_STEP_S, SEEN_WITHIN_S = 0.01, 1.0
+"""Between two looks whether a commit can be seen, which takes milliseconds; and when it is no longer believed."""
 TAIL_FIRST_RECORDS = 256
 """How far before a partition's end the search for the last number begins; it looks four times as far each time."""
 MAX_REQUEST_BYTES = 2 * 1024 * 1024
@@ -54,6 +59,7 @@ class KafkaNumberedWriter:
         self._topics = [cluster.outside(topic) for topic in topics]
         self._mark = TopicPartition(self._topics[0], 0)
         self._producer: AIOKafkaProducer | None = None
+        self._reader: AIOKafkaConsumer | None = None
 
     async def open(self) -> int:
         """The last number on the log; 0 when there is none. Errors: Transient."""
@@ -68,7 +74,16 @@ class KafkaNumberedWriter:
                     max_request_size=MAX_REQUEST_BYTES,
                 )
                 await self._producer.start()
-                found = await self._last_number()
+                self._reader = AIOKafkaConsumer(
+                    **self._cluster.connection(REQUEST_TIMEOUT_S),
+                    group_id=self._id,
+                    enable_auto_commit=False,
+                    auto_offset_reset="earliest",
+                    isolation_level="read_committed",
+                )
+                await self._reader.start()
+                found = await self._last_number(self._reader)
+                self._reader.unsubscribe()  # from here on it only says how far committed records go
         self.phase = "idle"
         return found
 
@@ -87,14 +102,40 @@ class KafkaNumberedWriter:
                     for number, record in enumerate(records, first_number)
                 ]
                 # all of them, before committing: a commit succeeds although a record of it failed
-                await asyncio.gather(*deliveries)
+                written = await asyncio.gather(*deliveries)
                 last = first_number + len(records) - 1
                 await producer.send_offsets_to_transaction({self._mark: last}, self._id)
                 await failpoints.reach("inside-transaction")
                 self.phase = "committing"
                 await producer.commit_transaction()
+                await self._seen(producer, {one.topic_partition: one.offset for one in written}, last)
                 self.phase = "idle"
         await failpoints.reach("after-transaction")
+
+    async def _seen(self, producer: Any, written: Mapping[TopicPartition, int], last: int) -> None:
+        """Wait until a committed transaction is over in every partition it wrote to; make up for what is missing.
+
+        `written`: an offset of it in each. A transaction without records, in the same places, writes its end there.
+        """
+        looks = 0
+        while await self._hidden(written):
+            looks += 1
+            await asyncio.sleep(SEEN_STEP_S)
+            if looks * SEEN_STEP_S < SEEN_WITHIN_S:
+                continue
+            looks = 0
+            log.error("a commit cannot be seen; it is said again", relay=self._name, last=last)
+            await producer.begin_transaction()
+            for at in written:
+                producer._txn_manager.maybe_add_partition_to_txn(at)
+            await producer.send_offsets_to_transaction({self._mark: last}, self._id)
+            await producer.commit_transaction()
+
+    async def _hidden(self, written: Mapping[TopicPartition, int]) -> bool:
+        """Whether readers of committed records stand before any of these offsets."""
+        assert self._reader is not None
+        ends = await self._reader.end_offsets(list(written))  # the last stable offsets
+        return any(ends[at] <= offset for at, offset in written.items())
 
     async def _hand_over(self, producer: Any, record: Record, number: int) -> Any:
         headers = [*record.headers, (NUMBER, f"{self._name}/{number}".encode())]
@@ -104,7 +145,10 @@ class KafkaNumberedWriter:
     async def close(self) -> None:
         """Throw the producer away. What is open and not yet committing is aborted, so that readers can go on."""
         producer, self._producer = self._producer, None
+        reader, self._reader = self._reader, None
         phase, self.phase = self.phase, "closed"
+        if reader is not None:
+            self._cluster.let_go(ended(reader.stop()))
         if producer is None:
             return
         if phase == "delivering":
@@ -116,20 +160,9 @@ class KafkaNumberedWriter:
 
     # ---- what is on the log ---------------------------------------------------------------------
 
-    async def _last_number(self) -> int:
-        consumer = AIOKafkaConsumer(
-            **self._cluster.connection(REQUEST_TIMEOUT_S),
-            group_id=self._id,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-        )
-        try:
-            await consumer.start()
-            marked = await self._marked(consumer)
-            tail = await self._tail(consumer)
-        finally:
-            self._cluster.let_go(ended(consumer.stop()))
+    async def _last_number(self, consumer: Any) -> int:
+        marked = await self._marked(consumer)
+        tail = await self._tail(consumer)
         if marked is not None and marked != tail:
             log.error("the relay's mark differs from its topics' tail", mark=marked, tail=tail, relay=self._name)
         return max(marked or 0, tail)

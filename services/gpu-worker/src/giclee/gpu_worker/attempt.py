@@ -67,7 +67,7 @@ BY_STATUS: Rulings = {
 
 class Failed(Exception):
     """A call that came to no image, as one of the outcome classes. `billed` None: what the attempt owes decides;
-    `cost_usd` is what the provider said it cost, `code` the reason's where it is not the outcome's own."""
+    `code` is the reason's where it is not the outcome's own."""
 
     def __init__(
         self,
@@ -76,12 +76,10 @@ class Failed(Exception):
         *,
         billed: bool | None = None,
         retry_after_s: float | None = None,
-        cost_usd: Decimal | None = None,
         code: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.outcome, self.billed, self.retry_after_s = outcome, billed, retry_after_s
-        self.cost_usd, self.code = cost_usd, code
+        self.outcome, self.billed, self.retry_after_s, self.code = outcome, billed, retry_after_s, code
 
     @property
     def passing(self) -> bool:
@@ -110,9 +108,9 @@ def ruled(
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """How far one ask has come. `owed`: whether something was or may have been billed; `earlier`: the job that an
-    earlier try left behind; `again`: that job could not be found, so this one is paid a second time; `seed`: the one
-    that is sent, None where none is."""
+    """How far one ask has come. `owed`: whether something was or may have been billed, `cost_usd`: how much, where the
+    provider says so; `earlier`: the job that an earlier try left behind; `again`: that job could not be found, so this
+    one is paid a second time; `seed`: the one that is sent, None where none is."""
 
     model: Model
     ask: Ask
@@ -121,6 +119,7 @@ class Attempt:
     album: Album = field(default_factory=Album)
     job: str | None = None
     owed: bool = False
+    cost_usd: Decimal | None = None
     again: bool = False
     seed: int | None = None
     adjustments: list[Adjustment] = field(default_factory=list)
@@ -169,9 +168,9 @@ class Attempt:
             others = [one for one in self.adjustments if one.field != name]
             self.adjustments = [*others, Adjustment(field=name, asked=asked, used=used, reason=reason)]
 
-    def _refused(self, *, billed: bool | None = None, cost_usd: Decimal | None = None) -> Failed:
+    def _refused(self, *, billed: bool | None = None) -> Failed:
         message = adjusting.message_of(self.adjustments)
-        return Failed("invalid", message, billed=billed, cost_usd=cost_usd, code=adjusting.CODE)
+        return Failed("invalid", message, billed=billed, code=adjusting.CODE)
 
     async def received(self, body: bytes) -> Picture:
         """The picture that came for this ask. Errors: Failed where it is none."""
@@ -180,7 +179,7 @@ class Attempt:
         except Unusable as error:
             raise Failed("unusable", str(error)) from error
 
-    def made(self, picture: Picture, *, how: str, pinned: bool = False, cost_usd: Decimal | None = None) -> Made:
+    def made(self, picture: Picture, *, how: str, pinned: bool = False) -> Made:
         """The image, and every difference from what was asked. `how`: by what it was made; `pinned`: its revision is.
 
         Errors: Failed, and paid, where a strict ask came in another size.
@@ -190,7 +189,7 @@ class Attempt:
         if asked != used:
             self.adjust("size", asked, used, "the provider makes no other near it")
         if self.ask.strict and self.adjustments:
-            raise self._refused(cost_usd=cost_usd)
+            raise self._refused()
         return Made(
             body=picture.body,
             content_type=picture.content_type,
@@ -200,7 +199,7 @@ class Attempt:
             adjustments=tuple(self.adjustments),
             reproducibility="perceptual" if pinned and self.seed is not None else "none",
             reproduction=Reproduction(backend=how, seed=self.seed, note="the provider promises nothing"),
-            cost_usd=cost_usd,
+            cost_usd=self.cost_usd,
             job=self.job,
             again=self.again,
         )
@@ -213,7 +212,8 @@ class Attempt:
             message=message,
             code=error.code or ("provider_transient" if error.outcome in TRANSIENT else "provider_failed"),
             seconds=time.monotonic() - self.began,
-            paid_usd=(error.cost_usd or self.model.price_usd) if billed else Decimal(0),
+            paid_usd=self.model.price_usd if billed else Decimal(0),
+            cost_usd=self.cost_usd if billed else None,
             retry_after_s=error.retry_after_s,
             job=self.job,
             again=self.again,

@@ -71,14 +71,14 @@ class Settled:
 
 
 def bill_of(answer: Answer, price_usd: Decimal) -> Bill:
-    """An answer as a bill; who made an image and does not say for how much was paid the price."""
+    """An answer as a bill; who does not say for how much was paid the price."""
     if isinstance(answer, Made):
         told = _amount(answer.cost_usd)
         paid = price_usd if told is None else told
         return Bill(outcome="made", paid_usd=paid, told_usd=told, job=answer.job, again=answer.again, final=True)
-    asked = _amount(answer.paid_usd)
-    paid = price_usd if asked is None else asked
-    told = paid if paid == 0 else None
+    asked, told = _amount(answer.paid_usd), _amount(answer.cost_usd)
+    paid = told if told is not None else price_usd if asked is None else asked
+    told = paid if paid == 0 else told
     return Bill(
         outcome=answer.outcome,
         paid_usd=paid,

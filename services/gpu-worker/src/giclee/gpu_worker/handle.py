@@ -173,6 +173,8 @@ class Worker:
             note=partial(ledger.note, event, claim),
             why_not_again=partial(ledger.why_not_again, claim),
         )
+        # prices change while this worker's rows do not: what may be billed is what the router expected
+        model = model.model_copy(update={"price_usd": claim.row.price_usd})
         answer = await self.calls.make(model, replace(ask, call=call), partial(ledger.begin, event, claim))
         asked = not isinstance(answer, NotMade) or answer.code not in outcome.NOT_ASKED or answer.paid_usd > 0
         if claim.begun and asked:

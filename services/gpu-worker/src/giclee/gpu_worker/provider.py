@@ -96,7 +96,7 @@ class NotMade:
     """Why there is no image, as one of the outcome classes.
 
     `paid_usd` is what was or may have been billed although there is no image; 0 only where surely nothing was.
-    `retry_after_s` is how long the provider asks to be left alone; `job` and `again` as in Made.
+    `retry_after_s` is how long the provider asks to be left alone; `cost_usd`, `job` and `again` as in Made.
     """
 
     outcome: OutcomeClass
@@ -105,6 +105,7 @@ class NotMade:
     seconds: float = 0.0
     paid_usd: Decimal = Decimal(0)
     retry_after_s: float | None = None
+    cost_usd: Decimal | None = None
     job: str | None = None
     again: bool = False
 

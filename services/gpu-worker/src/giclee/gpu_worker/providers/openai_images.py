@@ -110,8 +110,9 @@ class OpenaiImages:
         )
         if not reply.good:
             raise _failure(reply)
+        attempt.cost_usd = _cost(name, reply)
         picture = await attempt.received(_image(reply))
-        return attempt.made(picture, how=f"openai {name}, {quality}", cost_usd=_cost(name, reply))
+        return attempt.made(picture, how=f"openai {name}, {quality}")
 
 
 def _named(model: Model) -> tuple[str, str]:

@@ -93,13 +93,14 @@ class Replicate:
         if done is None:
             await self._created(attempt, sheet.sent)
             done = await self._done(attempt)
+        attempt.cost_usd = _cost(done, sheet.usd_per_second)
         url = _output(done)
         if url is None:
             raise Failed("unusable", f"a prediction without an image: {done.said}")
         body = await self.caller.image(url, left_s=lambda: attempt.left_s)
         picture = await attempt.received(body)
         how = f"replicate {model.revision[:12]}"
-        return attempt.made(picture, how=how, pinned=True, cost_usd=_cost(done, sheet.usd_per_second))
+        return attempt.made(picture, how=how, pinned=True)
 
     async def _created(self, attempt: Attempt, sent: Template) -> None:
         body = {"version": attempt.model.revision, "input": sent.filled(attempt.ask)}
