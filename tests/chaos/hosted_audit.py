@@ -13,6 +13,7 @@ import asyncpg
 from giclee.gpu_worker.bill import LOOKED_UP, LOST, call_key
 from giclee.schemas.events import ImageRouted
 from tests.chaos.hosted_load import ENDINGS, HostedWorld, Load
+from tests.chaos.kill_matrix import RED
 from tests.kit.shop import Shop, Sold, unexplained
 
 Hop = tuple[str, int]
@@ -33,6 +34,19 @@ class Figures:
     counted_usd: Decimal
     unsure_usd: Decimal
     wrong: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a case came to; without figures its deaths did not happen, or its candidates never ended."""
+
+    step: str
+    seed: int
+    deaths: int
+    verdict: str
+    seconds: float
+    why: tuple[str, ...]
+    figures: Figures | None = None
 
 
 async def audit(load: Load) -> tuple[Figures, list[Sold]]:
@@ -156,3 +170,44 @@ async def audit_world(world: HostedWorld, bill: Sequence[Sold]) -> list[str]:
         return await unexplained(pool, Shop(bill=list(bill)))
     finally:
         await pool.close()
+
+
+# ---- the table ------------------------------------------------------------------------------------
+
+COLUMNS = (
+    "dies at",
+    "deaths",
+    "candidates",
+    "images billed",
+    "paid twice, counted",
+    "counted, not billed",
+    "unexplained",
+)
+
+
+def table(results: Sequence[Result]) -> str:
+    """A row a step, and their sum, as Markdown."""
+    rows: dict[str, list[int]] = {}
+    for one in results:
+        found = one.figures
+        figures = (found.candidates, found.billed, found.twice, found.unbilled) if found else (0, 0, 0, 0)
+        unexplained = len(one.why) if one.verdict == RED else 0
+        for name in (one.step, "all"):
+            row = rows.setdefault(name, [0] * 6)
+            added = (one.deaths, *figures, unexplained)
+            rows[name] = [had + more for had, more in zip(row, added, strict=True)]
+    rows["all"] = rows.pop("all", [0] * 6)
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *((name, *map(str, row)) for name, row in rows.items())]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def summary(results: Sequence[Result], took_s: float) -> str:
+    """The money in one line."""
+    found = [one.figures for one in results if one.figures]
+    billed, counted, unsure = (
+        sum((getattr(one, name) for one in found), Decimal(0)) for name in ("billed_usd", "counted_usd", "unsure_usd")
+    )
+    return (
+        f"{sum(one.deaths for one in results)} deaths in {took_s / 60:.1f} min; {billed} US dollars "
+        f"billed, {counted} counted, of which {unsure} for calls of which nobody could know what they cost"
+    )

@@ -27,8 +27,7 @@ MODULE = ("giclee.gpu_worker",)
 """The service itself: nothing of it is replaced."""
 POOL = "hosted"
 PORTS = 4
-SETTLED_MAX_S = 120.0
-UNDER_WAY_MAX_S = 60.0
+SETTLED_MAX_S = UNDER_WAY_MAX_S = 240.0
 LIMIT_USD = "5"
 ROWS = {
     name: model(f"{name}-model", provider=name, pool=POOL, private=False, location=location, price_usd=price)
@@ -115,6 +114,7 @@ class Load:
     async def prepare(self) -> None:
         """Draw the first candidates, two to seven and one for each provider, and what the providers will do to them."""
         await self.world.lab.clear()
+        self.world.seen.clear()  # what earlier candidates came to has been judged
         for name in ROWS:
             self._draw(name)
         for _ in range(self.chance.randint(2, 5)):
@@ -209,13 +209,17 @@ class Load:
                     found[candidate].append((outcome, one["value"]))
         return found
 
+    def all_told(self) -> bool:
+        """Whether every candidate has its outcome."""
+        return self.told().keys() == self.asked.keys()
+
     async def settle(self) -> None:
         """Wait until every candidate has its outcome, every claim is done and every call has ended."""
         await until(self._over, SETTLED_MAX_S)
 
     async def _over(self) -> bool:
         """every candidate told of, every claim done, every call ended"""
-        if self.told().keys() != self.asked.keys():
+        if not self.all_told():
             return False
         done = all(row["state"] == "done" for row in await self.claims())
         return done and all(row["ended_at"] is not None for row in await self.calls())

@@ -11,7 +11,8 @@ import pytest
 
 from giclee.bus import failpoints
 from tests.chaos.hosted_audit import Reckoning
-from tests.chaos.hosted_matrix import AT_PROVIDER, NOT_OF_A_CALL, WORKER, Case, Step, cases, run_all, steps
+from tests.chaos.hosted_load import WORKER
+from tests.chaos.hosted_matrix import AT_PROVIDER, NOT_OF_A_CALL, Case, Step, cases, run_all, steps
 from tests.chaos.kill_matrix import GREEN
 from tests.kit.shop import Sold
 from tests.kit.stack import KafkaRunning, PostgresRunning, S3Running, Stack
@@ -69,7 +70,7 @@ def test_what_nobody_could_know_is_allowed_and_measured() -> None:
     twice = Reckoning([row(1, "lost", PRICE), row(2, "made", PRICE, "two", again=True)], sold("one", "two"))
     once = Reckoning([row(1, "lost", PRICE), row(2, "made", PRICE, "one", again=True)], sold("one"))
 
-    assert (twice.wrong, twice.unbilled, twice.unsure_usd) == ([], 0, 0)
+    assert (twice.wrong, twice.unbilled, twice.unsure_usd) == ([], 0, Decimal(0))
     assert (once.wrong, once.unbilled, once.unsure_usd) == ([], 1, PRICE)
 
 
