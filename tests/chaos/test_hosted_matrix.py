@@ -1,4 +1,4 @@
-"""Four cases of the hosted matrix, on every commit; `make hosted-matrix` runs all of them."""
+"""Three cases of the hosted matrix, on every commit; `make hosted-matrix` runs all of them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from tests.kit.stack import KafkaRunning, PostgresRunning, S3Running, Stack
 SUBSET = (
     Case(Step("before-job-commit"), 1, 2),
     Case(Step("openai call billed, not answered"), 1, 1),
-    Case(Step("fal picture asked for"), 1, 1),
-    Case(Step("before-finish-commit"), 1, 2),
+    Case(Step("before-finish-commit"), 1, 1),
 )
-"""Billed and in nobody's row; billed at a service without jobs; paid for and to be found; made and not told."""
+"""Billed and in nobody's row; billed at a service without jobs; made and not told."""
 PRICE = Decimal("0.04")
 
 
