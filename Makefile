@@ -15,7 +15,7 @@ GPU_LOCAL := $(patsubst %/pyproject.toml,%,$(wildcard $(addsuffix /pyproject.tom
 LIGHT_STAMP := .venv/.giclee-ready
 GPU_STAMP := .venv-gpu/.giclee-ready
 
-.PHONY: help setup setup-light check test test-unit demo up down status logs models schemas docs bench bench-router kill-matrix
+.PHONY: help setup setup-light check test test-unit demo up down status logs models schemas docs bench bench-router kill-matrix hosted-matrix
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ bench-router: $(LIGHT_STAMP) ## the router on a made-up market beside others, fo
 # make kill-matrix ARGS="--only publisher --modes kill --seeds 1"
 kill-matrix: $(LIGHT_STAMP) ## every failpoint killed, stopped, broken, three seeds each: about two hours
 	$(LIGHT) -m tests.chaos.kill_matrix $(ARGS)
+
+# make hosted-matrix ARGS="--only fal --deaths 4"
+hosted-matrix: $(LIGHT_STAMP) ## a hosted pool's worker killed between every two steps of a paid call, 20 times each: about an hour
+	$(LIGHT) -m tests.chaos.hosted_matrix $(ARGS)
 
 # make chaos SEED=7 MINUTES=60 ARGS="--faults-min 250 --requests-min 5000"; a seed repeats its plan of faults
 chaos: setup-light ## faults against a three-broker stack, then the invariants

@@ -109,7 +109,8 @@ def failpoints_page() -> str:
         "`giclee dev failpoints` lists the whole names. `make kill-matrix` runs every point in the modes kill, stop (12 s, "
         "with a second replica that takes over) and raise, three seeds each, on real parts and processes; "
         '`make kill-matrix ARGS="--only publisher. --modes kill --seeds 1"` runs some, `ARGS=--zombie` stops each service '
-        "for a minute where it holds most. Exit 0 all green, 1 any red, 2 a fault that did not happen.\n\n"
+        "for a minute where it holds most. `make hosted-matrix` kills at the points of paid calls, and at their providers. "
+        "Exit 0 all green, 1 any red, 2 a fault that did not happen.\n\n"
         + modes
         + "\n"
         + table(("point", "stages", "what is true there"), rows)

@@ -34,7 +34,7 @@ ASK_AGAIN_S = 0.5
 ONCE = ("before-model-load", "after-model-load")
 """Points that a process passes once."""
 HOSTED = tuple(f"{when}-{what}-commit" for what in ("call", "job", "late") for when in ("before", "after"))
-"""Points of calls that are billed, which this line's worker never makes: test_paid_calls.py dies there."""
+"""Points of calls that are billed, which this line's worker never makes: hosted_matrix.py kills there."""
 
 GREEN, RED, INVALID = "green", "red", "invalid"
 

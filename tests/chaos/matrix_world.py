@@ -77,6 +77,8 @@ class Process:
     child: Child | None = None
     wanted: bool = True
     deaths: list[int] = field(default_factory=list)
+    heirs: list[str] = field(default_factory=list)
+    """What those who are started in its place are armed with, one after the other."""
 
     def state(self) -> str:
         """One letter of /proc: T is stopped, Z or nothing is gone."""
@@ -90,15 +92,17 @@ class Process:
         """The last it has written."""
         return self.log.read_text(errors="replace")[-400:]
 
-    def said(self, text: str) -> bool:
-        """Whether the process has written this line."""
-        return text in self.log.read_text(errors="replace") if self.log.exists() else False
+    def said(self, text: str, times: int = 1) -> bool:
+        """Whether the process has written this line, so many times with those in its place before."""
+        return self.log.exists() and self.log.read_text(errors="replace").count(text) >= times
 
 
 class World:
     """The line. `seen` are the committed records of public topics and dead letters, by topic without the prefix."""
 
-    def __init__(self, stack: Stack, name: str, folder: Path, ports: Sequence[int]) -> None:
+    def __init__(
+        self, stack: Stack, name: str, folder: Path, ports: Sequence[int], *, models: str = _MODEL, **env: str
+    ) -> None:
         self.stack, self.prefix, self.folder = stack, f"{name}.", folder
         self.seen: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.processes: dict[str, Process] = {}
@@ -107,13 +111,13 @@ class World:
         self._taken: dict[tuple[str, int], tuple[int, int]] = {}
         base = urlsplit(stack.database_url)
         self.database_url = urlunsplit(base._replace(path=f"/matrix_{name}"))
-        self.env = self._environment()
+        self.env = {**self._environment(models), **env}
         self.producer = AIOKafkaProducer(bootstrap_servers=stack.bootstrap_servers, acks="all")
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, rows: str) -> dict[str, str]:
         self.folder.mkdir(parents=True, exist_ok=True)
         config, models = self.folder / "models.toml", self.folder / "no-models"
-        config.write_text(_MODEL)
+        config.write_text(rows)
         models.mkdir(exist_ok=True)
         return {
             **self.stack.env(),
@@ -169,7 +173,7 @@ class World:
                 if code is not None:
                     process.deaths.append(code)
                     await asyncio.sleep(RESTART_S)
-                    self._start(process, None)
+                    self._start(process, process.heirs.pop(0) if process.heirs else None)
             await asyncio.sleep(TEND_S)
 
     async def stop(self, process: Process) -> None:
@@ -257,21 +261,27 @@ def poisoned_topic(stage: str) -> str | None:
 @asynccontextmanager
 async def running(stack: Stack, name: str, folder: Path) -> AsyncIterator[World]:
     """A world with all services ready, tended and followed."""
+    followed = ["image.approved.v1", "image.closed.v1", "image.stalled.v1"]
+    followed += [f"{topic}.dlq" for stage in MODULES if (topic := poisoned_topic(stage)) is not None]
     with ports_of_our_own() as ports:
-        async with _running(World(stack, name, folder, range(ports.base, ports.base + PORTS)), name) as world:
+        world = World(stack, name, folder, range(ports.base, ports.base + PORTS))
+        async with opened(world, followed):
+            for service in MODULES:
+                world.processes[service] = world.launch(service)
+            for process in world.processes.values():
+                await world.ready(process)
             yield world
 
 
 @asynccontextmanager
-async def _running(world: World, name: str) -> AsyncIterator[World]:
-    stack = world.stack
+async def opened(world: World, followed: Sequence[str]) -> AsyncIterator[None]:
+    """Its database and topics; what runs in it is tended, these topics are followed, and all is stopped in the end."""
+    stack, url = world.stack, urlsplit(world.database_url)
     admin = await asyncpg.connect(stack.database_url)
-    await admin.execute(f"CREATE DATABASE matrix_{name}")
+    await admin.execute(f"CREATE DATABASE {url.path.lstrip('/')}")
     await admin.close()
     await asyncio.to_thread(topics.apply, topics.Target(stack.bootstrap_servers, world.prefix, 1))
     await migrate.migrate(world.database_url)
-    followed = ["image.approved.v1", "image.closed.v1", "image.stalled.v1"]
-    followed += [f"{topic}.dlq" for stage in MODULES if (topic := poisoned_topic(stage)) is not None]
     consumer = AIOKafkaConsumer(
         *(world.prefix + topic for topic in followed),
         bootstrap_servers=stack.bootstrap_servers,
@@ -283,11 +293,7 @@ async def _running(world: World, name: str) -> AsyncIterator[World]:
     work: list[Awaitable[None]] = [world.tend(), world.follow(consumer)]
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
-        for service in MODULES:
-            world.processes[service] = world.launch(service)
-        for process in world.processes.values():
-            await world.ready(process)
-        yield world
+        yield
     finally:
         for task in tasks:
             task.cancel()

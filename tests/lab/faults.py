@@ -54,6 +54,13 @@ async def _late(lab: Lab, fault: Fault, request: web.Request, good: Good) -> web
     return await _hang(lab, fault, request, good)
 
 
+async def _held(lab: Lab, fault: Fault, request: web.Request, good: Good) -> web.StreamResponse:
+    """The work is done and billed; the answer comes when somebody lets go of what stands still."""
+    whole = await good()
+    await lab.let_go.wait()
+    return whole
+
+
 async def _gone(lab: Lab, fault: Fault, request: web.Request, good: Good) -> web.StreamResponse:
     """The work is done and billed; the connection breaks before the answer."""
     await good()
@@ -131,6 +138,7 @@ TABLE: dict[str, Spoil] = {
     "unavailable": _unavailable,
     "hang": _hang,
     "late": _late,
+    "held": _held,
     "gone": _gone,
     "slow": _slow,
     "truncated": _truncated,

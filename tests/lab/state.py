@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import math
 import time
@@ -74,6 +75,7 @@ class Lab:
         self.faults: dict[tuple[str, str], list[Fault]] = defaultdict(list)
         self.factor: dict[str, Decimal] = defaultdict(lambda: Decimal(1))
         self.met: Counter[str] = Counter()
+        self.let_go = asyncio.Event()
         self.trapped = 0
         self.sent_bytes = 0
 
@@ -128,7 +130,9 @@ class Lab:
         return job
 
     def release(self, provider: str) -> None:
-        """Whatever stood still goes on, whether or not anybody still waits."""
+        """Whatever stood still goes on, whether or not anybody still waits; so do answers held by any provider."""
+        self.let_go.set()
+        self.let_go = asyncio.Event()
         for job in self.jobs.values():
             if job.provider == provider and job.state in {"waiting", "running"}:
                 self._finish(job)

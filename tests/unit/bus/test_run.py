@@ -219,11 +219,21 @@ async def test_a_signal_drains_the_stages_and_cancels_the_background(port: int) 
 
 
 async def test_work_that_no_poll_brought_finds_its_stage(port: int) -> None:
-    """`submit` is there while the stage runs, under its name."""
-    watched = Watched()
-    one = service(port)
-    task = asyncio.create_task(run.serve(one, watched))
-    await until(lambda: "policy" in one.submit)
-    await one.submit["policy"](request_record())
+    """`submit` leads there under its name, also for a sweeper that has work before the stage runs."""
+    handled = asyncio.Event()
+
+    async def handle(event: ImageRequested) -> list[Event]:
+        handled.set()
+        return []
+
+    async def sweeps() -> None:
+        await one.submit["policy"](request_record())
+        assert handled.is_set()
+        await asyncio.Event().wait()
+
+    stage = Stage(name="policy", reads=(ImageRequested,), emits=(ImageRefused,), handle=handle)
+    one = service(port, stages=(stage,), background=(sweeps,))
+    task = asyncio.create_task(run.serve(one, Watched()))
+    await asyncio.wait_for(handled.wait(), 10)
     terminate()
     await asyncio.wait_for(task, 20)

@@ -9,6 +9,7 @@ import pytest
 
 from giclee.gpu_worker import providers
 from giclee.gpu_worker.attempt import Access, Attempt, Attempts, Failed, Ruling, Rulings, ruled
+from giclee.gpu_worker.bill import bill_of
 from giclee.gpu_worker.http import Reply
 from giclee.gpu_worker.provider import Made, ModelUnusable
 from giclee.gpu_worker.providers import bedrock, comfyui, fal, openai_images, replicate
@@ -96,12 +97,14 @@ async def test_a_strict_ask_that_came_in_another_size_is_no_image_and_paid(told:
 
     async def wide(attempt: Attempt) -> Made:
         attempt.pays()
-        return attempt.made(picture, how="it", cost_usd=told)
+        attempt.cost_usd = told
+        return attempt.made(picture, how="it")
 
     strict, open_ = ask(ROW, strict=True), ask(ROW, strict=True, asked=frozenset({"prompt"}))
     found, fine = await Attempts(Access()).make(ROW, [strict, open_], wide)
     answer = not_made(found)
-    assert (answer.outcome, answer.code, answer.paid_usd) == ("invalid", "param_unsupported", Decimal(paid))
+    assert (answer.outcome, answer.code) == ("invalid", "param_unsupported")
+    assert bill_of(answer, ROW.price_usd).paid_usd == Decimal(paid)
     assert "size (64x64 asked, 80x64" in answer.message
     assert isinstance(fine, Made)
 

@@ -13,6 +13,7 @@ import gc
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from giclee.bus import avro, kafka, probes, telemetry
@@ -30,6 +31,7 @@ STOP_MAX_S = 25.0
 
 Background = Callable[[], Coroutine[Any, Any, None]]
 Check = Callable[[], Coroutine[Any, Any, None]]
+Submit = Callable[[Record], Coroutine[Any, Any, None]]
 
 log = telemetry.logger(__name__)
 
@@ -50,7 +52,7 @@ class Service:
     `background`: functions that run until cancelled (relays, sweepers, an HTTP server). `checks`: name ->
     function that raises while not ready. `internal`: path -> function behind a small JSON POST endpoint on
     the health port, or an Upload. `submit` is filled while running: stage name -> the loop's way in for work that
-    no poll brought.
+    no poll brought; who is there before the loop waits for it.
     """
 
     name: str
@@ -59,7 +61,7 @@ class Service:
     background: Sequence[Background] = ()
     checks: dict[str, Check] = field(default_factory=dict)
     internal: dict[str, probes.Internal] = field(default_factory=dict)
-    submit: dict[str, Callable[[Record], Coroutine[Any, Any, None]]] = field(default_factory=dict)
+    submit: dict[str, Submit] = field(default_factory=dict)
 
 
 def collect_seldom() -> None:
@@ -103,16 +105,19 @@ class _Process:
         self._loops: list[Loop] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._writer: Writer | None = None
-        self._started = False
+        self._started = asyncio.Event()
+        self._ways_in: dict[str, Submit] = {}
 
     async def _has_started(self) -> None:
-        if not self._started:
+        if not self._started.is_set():
             raise Transient("waits for the broker and the switches")
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Until `stop`, or until a part ends by itself; whether that happened."""
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
+            for stage in self.service.stages:
+                self.service.submit[stage.name] = partial(self._submitted, stage.name)
             for work in self.service.background:
                 self._spawn(work(), getattr(work, "__qualname__", "background"))
             if self.service.stages:
@@ -132,6 +137,10 @@ class _Process:
         self._background.add(task)
         return task
 
+    async def _submitted(self, stage: str, record: Record) -> None:
+        await self._started.wait()
+        await self._ways_in[stage](record)
+
     async def _start(self) -> None:
         """Start every stage; waits for the broker and for the switches, however long that takes."""
         if self.service.stages:
@@ -141,7 +150,7 @@ class _Process:
             await self._switches.caught_up.wait()
             for stage in self.service.stages:
                 self._run_stage(stage, cluster_id, self._writer)
-        self._started = True
+        self._started.set()
         log.info("started", service=self.service.name, stages=[stage.name for stage in self.service.stages])
 
     def _run_stage(self, stage: Stage, cluster_id: str, writer: Writer) -> None:
@@ -155,7 +164,7 @@ class _Process:
         )
         loop = Loop(context, self.transport.reader(stage.group, stage.topics()))
         self.checks[stage.name], self.alive[stage.name] = loop.check, loop.alive
-        self.service.submit[stage.name] = loop.submit
+        self._ways_in[stage.name] = loop.submit
         self._loops.append(loop)
         self._running.add(asyncio.create_task(loop.run(), name=stage.name))
 
