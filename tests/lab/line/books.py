@@ -143,8 +143,10 @@ class Books:
                 yield f"{key}: billed twice, and nobody put it back"
             if not any(one.row["again"] for one in rows):
                 yield f"{key}: billed twice, and no row says so"
-            if any(one.row["jobs"] for one in [one for one in rows if one.lines][:-1]):
-                yield f"{key}: billed twice, and the first job was known"
+            earlier = [one for one in rows if one.lines][:-1]
+            if any(line["job"] in one.row["jobs"] for one in earlier for line in one.lines):
+                told = [(one.row["fence"], one.row["outcome"], one.row["jobs"], one.lines) for one in rows]
+                yield f"{key}: billed twice, and the first job was known: {told}"
         for one in self.entries:
             if one.difference() == "unexplained":
                 yield f"{one.key}: {one.counted} counted, {one.billed} billed, {one.row['outcome']}"
@@ -217,7 +219,8 @@ def _laid(line: dict[str, Any], by_words: Mapping[tuple[object, ...], Sequence[E
     seed = None if line["provider"] == "openai" else line["seed"]
     free = [one for one in by_words.get((line["provider"], line["prompt"], seed), ()) if not one.lines]
     usd = Decimal(line["usd"])
-    free.sort(key=lambda one: (one.row["actual_usd"] != usd, one.told, one.counted == NOTHING))
+    # a call that knows its job is rarely the one that a job nobody knows belongs to
+    free.sort(key=lambda one: (bool(one.row["jobs"]), one.row["actual_usd"] != usd, one.told, one.counted == NOTHING))
     if free:
         free[0].lines.append(line)
     return bool(free)
