@@ -449,7 +449,7 @@ async def test_a_writer_that_was_followed_can_no_longer_write(line: Line) -> Non
 
 
 async def test_a_commit_that_no_partition_heard_of_is_said_again(line: Line) -> None:
-    """As brokers acknowledge one while partitions have no leader (KAFKA-20734): sending ends when it can be seen, and
+    """As brokers may acknowledge one while partitions have no leader: sending ends when it can be seen, and
     an abort that follows takes nothing of it back."""
     writer = KafkaTransport(line.settings).numbered("publisher.relay.0", (APPROVED, CLOSED))
     encode = partial(codec.encode, source="test")
