@@ -5,8 +5,8 @@ is the end of the log true. Every transaction stores its last number twice: in t
 as the offset of a group of the same name. A producer never survives an error or a deadline: what it still has
 on the way could otherwise fall into its next transaction.
 
-A commit is believed when readers of committed records can see past it. A broker may acknowledge one of which a partition
-without a leader has not heard (seen at 4.3.1); there the next transaction would decide for both, perhaps to abort.
+A commit is believed when readers of committed records can see past it. A broker may acknowledge one that a partition
+without a leader has not heard of (Kafka 4.3.1); there the next transaction would decide for both, perhaps to abort.
 """
 
 from __future__ import annotations
