@@ -4,9 +4,6 @@ Opening starts the producer first, which shuts out an older one and settles its 
 is the end of the log true. Every transaction stores its last number twice: in the headers of its records and
 as the offset of a group of the same name. A producer never survives an error or a deadline: what it still has
 on the way could otherwise fall into its next transaction.
-
-A commit is believed when readers of committed records can see past it. A broker may acknowledge one that a partition
-without a leader has not heard of (Kafka 4.3.1); there the next transaction would decide for both, perhaps to abort.
 """
 
 from __future__ import annotations
@@ -115,6 +112,8 @@ class KafkaNumberedWriter:
     async def _seen(self, producer: Any, written: Mapping[TopicPartition, int], last: int) -> None:
         """Wait until a committed transaction is over in every partition it wrote to; make up for what is missing.
 
+        A broker may acknowledge a commit that a partition without a leader has not heard of (Kafka 4.3.1); there the
+        next transaction would decide for both, perhaps to abort.
         `written`: an offset of it in each. A transaction without records, in the same places, writes its end there.
         """
         looks = 0
