@@ -15,7 +15,7 @@ GPU_LOCAL := $(patsubst %/pyproject.toml,%,$(wildcard $(addsuffix /pyproject.tom
 LIGHT_STAMP := .venv/.giclee-ready
 GPU_STAMP := .venv-gpu/.giclee-ready
 
-.PHONY: help setup setup-light check test test-unit demo up down status logs models schemas docs bench bench-router kill-matrix hosted-matrix
+.PHONY: help setup setup-light check lint test test-unit demo up down status logs models schemas docs bench bench-router kill-matrix hosted-matrix
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,11 +23,13 @@ help: ## show this list
 setup-light: $(LIGHT_STAMP)
 setup: $(LIGHT_STAMP) $(GPU_STAMP)
 
-check: $(LIGHT_STAMP) ## format, lint, types, import rules, budgets
+check: lint ## lint, and import rules, budgets, schemas, docs
+	.venv/bin/pytest -q tests/contract
+
+lint: $(LIGHT_STAMP) ## format, lint, types
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy $(wildcard schemas/src bus/src infra/src cli/src models/src services/*/src tests)
-	.venv/bin/pytest -q tests/contract
 
 test: setup ## the whole suite, on real Kafka, Postgres and S3
 	.venv/bin/pytest -q --durations 15 -m 'not gpu'
