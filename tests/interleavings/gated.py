@@ -117,7 +117,7 @@ class GatedTransport:
     def reader(self, group: str, topics: Sequence[str]) -> Reader:
         reader = self.inner.reader(group, topics)
         self.readers.append(reader)
-        return _GatedReader(self, reader)
+        return _GatedReader(self, reader, group)
 
     def lookup(self) -> Lookup:
         return self.inner.lookup()
@@ -139,22 +139,25 @@ async def _broker_effect(turnstile: Turnstile, name: str) -> AsyncIterator[None]
 
 
 class _GatedReader:
-    """A member whose polls and commits wait for their turn, and to which some partitions come later than others."""
+    """A member whose polls and commits wait for their turn, and to which some partitions come later than others.
 
-    def __init__(self, transport: GatedTransport, inner: MemoryReader) -> None:
-        self._transport, self._inner = transport, inner
+    Effects name its group: two that wait side by side in one process must not be told apart by who came first.
+    """
+
+    def __init__(self, transport: GatedTransport, inner: MemoryReader, group: str) -> None:
+        self._transport, self._inner, self._group = transport, inner, group
         self._paused: set[Partition] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     async def start(self, listener: Rebalance) -> None:
-        async with _broker_effect(self._transport.turnstile, "join"):
+        async with _broker_effect(self._transport.turnstile, f"join {self._group}"):
             pass
         await self._inner.start(_Listener(listener, self._transport.life))
 
     async def poll(self, timeout_ms: int, max_records: int) -> Sequence[Record]:
-        async with _broker_effect(self._transport.turnstile, f"poll {self._transport.life.name}"):
+        async with _broker_effect(self._transport.turnstile, f"poll {self._group}"):
             pass
         dice, mine = self._transport.dice, sorted(self._inner.assignment())
         late = {at for at in mine if dice.random() < 0.3} - self._paused
@@ -173,7 +176,7 @@ class _GatedReader:
         self._inner.resume(partitions)
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
-        async with _broker_effect(self._transport.turnstile, "commit offsets"):
+        async with _broker_effect(self._transport.turnstile, f"commit offsets {self._group}"):
             await self._inner.commit(offsets)
 
 

@@ -12,9 +12,11 @@ from giclee.policy import asset_types
 from giclee.policy.wave import wave_zero
 from giclee.schemas.events import ImageRequested
 from giclee.schemas.models import Model
+from giclee.schemas.prices import UNIT_MAX_USD
 from tests.unit.policy.builders import requested
 
 USD = some.decimals(min_value=0, max_value=100, places=6, allow_nan=False)
+PRICE = some.decimals(min_value=0, max_value=UNIT_MAX_USD["image"], places=6, allow_nan=False)
 
 
 def model(name: str = "sdxl", price: str = "0.01", **values: object) -> Model:
@@ -35,7 +37,7 @@ def model(name: str = "sdxl", price: str = "0.01", **values: object) -> Model:
     cap=some.none() | some.integers(1, 400),
     budget=some.none() | USD,
     kind=some.sampled_from(sorted(asset_types.TABLE)),
-    price=some.none() | USD,
+    price=some.none() | PRICE,
 )
 def test_wave_zero_holds_cap_and_budget(
     wanted: int, cap: int | None, budget: Decimal | None, kind: str, price: Decimal | None
