@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from giclee.bus.errors import Poison, Transient
-from giclee.bus.loop import Loop
+from giclee.bus.loop import BACKLOG_MIN, Loop
 from giclee.bus.memory import MemoryTransport
 from giclee.bus.stage import Burial, Context, Stage
 from giclee.bus.transport import Partition, Rebalance, Record
@@ -318,6 +318,36 @@ async def test_a_drain_that_was_cut_short_forgets_its_partitions(transport: Memo
     await asyncio.wait_for(task, 20)
 
     assert left == {}
+
+
+async def test_a_pause_that_ended_during_a_rebalance_is_over(transport: MemoryTransport, door: Door) -> None:
+    """What stays with a reader stays paused through a rebalance; a backlog that was taken away meanwhile leaves no
+    partition behind that nobody reads."""
+    gate, handled = asyncio.Event(), set()
+
+    async def slow(event: ImageRequested) -> list[Event]:
+        await gate.wait()
+        handled.add(event.request_id)
+        return []
+
+    one = stage(slow)
+    reader = Hasty(transport.reader(one.group, one.topics()))
+    loop = Loop(Context(stage=one, send=door.send, cluster_id="test"), reader)
+    task = asyncio.create_task(loop.run())
+    await door.send([request_record() for _ in range(BACKLOG_MIN)])
+    await until(lambda: loop.progress.pending >= BACKLOG_MIN)  # and with that, paused
+    mine = tuple(loop.progress.tracks)
+    await reader.take_away(mine)
+    gate.set()
+    taken_at = loop.beat_at
+    await until(lambda: loop.beat_at > taken_at and not loop.progress.pending)
+    assert reader.listener is not None
+    await reader.listener.assigned(mine)
+    later = [uuid.uuid4() for _ in range(20)]
+    await door.send([request_record(one) for one in later])
+    await until(lambda: handled >= set(later))
+    loop.stop()
+    await asyncio.wait_for(task, 20)
 
 
 class Unreachable:

@@ -329,8 +329,8 @@ class Loop:
         self.progress.assign(partitions)
         self._draining = self._stopping.is_set()
         self._joined = True
-        if self._paused:
-            self.reader.pause(tuple(partitions))
+        # either way: what stays with a reader stays paused, and the pause may have ended while nothing was ours
+        (self.reader.pause if self._paused else self.reader.resume)(tuple(partitions))
 
     async def _drain(self, partitions: Collection[Partition]) -> None:
         """Start nothing new; wait until what was started is acknowledged, or the budget ends; commit.
