@@ -16,7 +16,7 @@ pytestmark = pytest.mark.real
 SEEDS = 200
 SIDE_BY_SIDE = 2
 WITHIN_S = 900.0
-BREAKS_AT = {"order": 18, "claim-fence": 114}
+BREAKS_AT = {"order": 21, "claim-fence": 4}
 """Where a history breaks without the guard; a change of who does what when moves it, and the search begins anew."""
 CHECKOUT = Path(__file__).parents[2]
 
